@@ -1,0 +1,106 @@
+// Proving that the cluster holds what was written, without moving it back: the
+// OSD's own CRC32C of an object is compared with that of the source.
+package disk
+
+/*
+#include <stdlib.h>
+#include <rados/librados.h>
+*/
+import "C"
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"syscall"
+	"unsafe"
+)
+
+// errNotStored is the cause when the cluster holds other bytes than were sent.
+var errNotStored = errors.New("the cluster does not hold what was written")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// cephCRC continues Ceph's crc32c: the same polynomial as Go's, but with no
+// inversion at the ends. It starts from crcSeed.
+func cephCRC(crc uint32, p []byte) uint32 { return ^crc32.Update(^crc, castagnoli, p) }
+
+const crcSeed = ^uint32(0)
+
+// written is a span of an object and the CRC of what was sent there.
+type written struct {
+	span
+	crc uint32
+}
+
+// prove compares the written spans of the object numbered no with what its OSD
+// holds.
+//
+// An object written once from its beginning carries a CRC32C that its OSD made
+// of the bytes as it stored them, in the same transaction; deep scrub holds
+// every replica to it. It costs no read of the disk. Any other object is read
+// and summed by its OSD now (rados_checksum).
+//
+// BlueStore checks its own checksum of each block at every read, so what the
+// disk loses later is an error and never other data.
+func (r *rawImage) prove(no int64, ws []written) error {
+	object := C.CString(fmt.Sprintf("%s.%016x", r.blockName, no))
+	defer C.free(unsafe.Pointer(object))
+	if len(ws) == 1 && ws[0].off == 0 && r.digestIs(object, ws[0].crc) {
+		return nil
+	}
+	for _, w := range ws {
+		crc, err := r.checksum(object, w.span)
+		if err != nil {
+			return fmt.Errorf("%w: object %d of image %s: %w", errNotStored, no, r.name, err)
+		}
+		if crc != w.crc {
+			return fmt.Errorf("%w: object %d of image %s, bytes %d to %d: CRC32C %08x, sent %08x",
+				errNotStored, no, r.name, w.off, w.off+w.n, crc, w.crc)
+		}
+	}
+	return nil
+}
+
+// checksum has the OSD compute the CRC of part of an object.
+func (r *rawImage) checksum(object *C.char, s span) (uint32, error) {
+	var seed [4]byte
+	var out [8]byte // the number of checksums, then the checksum
+	binary.LittleEndian.PutUint32(seed[:], crcSeed)
+	rc := C.rados_checksum(C.rados_ioctx_t(r.ioctx.Pointer()), object, C.LIBRADOS_CHECKSUM_TYPE_CRC32C,
+		(*C.char)(unsafe.Pointer(&seed[0])), C.size_t(len(seed)),
+		C.size_t(s.n), C.uint64_t(s.off), 0,
+		(*C.char)(unsafe.Pointer(&out[0])), C.size_t(len(out)))
+	if rc < 0 {
+		return 0, syscall.Errno(-rc)
+	}
+	return binary.LittleEndian.Uint32(out[4:]), nil
+}
+
+// Where the digest is in an encoded object_info_t: counted from the end, and
+// the flags that say whether it is valid.
+const (
+	digestFromEnd  = 28
+	flagsFromEnd   = 40
+	flagDataDigest = 1 << 4
+	shortestInfo   = 64
+)
+
+// digestIs says whether the OSD keeps crc as the digest of the whole object. It
+// is in the object's info, the attribute with an empty user name. That is not a
+// documented interface: so only equality is believed, and anything else (no
+// digest, another layout, a pool that keeps none) means nothing, and the OSD is
+// asked to compute.
+func (r *rawImage) digestIs(object *C.char, crc uint32) bool {
+	var info [4096]byte
+	empty := C.CString("")
+	defer C.free(unsafe.Pointer(empty))
+	n := int(C.rados_getxattr(C.rados_ioctx_t(r.ioctx.Pointer()), object, empty,
+		(*C.char)(unsafe.Pointer(&info[0])), C.size_t(len(info))))
+	if n < shortestInfo {
+		return false
+	}
+	flags := binary.LittleEndian.Uint32(info[n-flagsFromEnd:])
+	return flags&flagDataDigest != 0 && binary.LittleEndian.Uint32(info[n-digestFromEnd:]) == crc
+}

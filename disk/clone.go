@@ -1,0 +1,138 @@
+// Cloning an image's protected snapshot, and growing what was cloned.
+
+package disk
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// Clone makes dst a copy-on-write clone of the snapshot src, in milliseconds and
+// without copying data. It has the size of src. If size, in bytes, is not 0, an
+// image larger than that is refused with [ErrInvalid] before anything is made: a
+// disk is never shrunk. A snapshot that does not exist is [ErrNotFound]; one that
+// is not protected is [ErrNotProtected] on a cluster that needs it to be.
+//
+// Similar to: rbd clone.
+func (c *Cluster) Clone(ctx context.Context, src, dst Name, size int64) error {
+	return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
+		return c.pool(ctx, src.Pool, func(from *rados.IOContext) error {
+			img, err := openSnapshot(from, src)
+			if err != nil {
+				return err
+			}
+			defer img.Close()
+			if err := checkFits(img, src, size); err != nil {
+				return err
+			}
+			return cloneFrom(img, src, to, dst)
+		})
+	})
+}
+
+// openSnapshot opens a snapshot read-only and says whether it is the image or
+// its snapshot that is missing.
+func openSnapshot(io *rados.IOContext, src Name) (*rbd.Image, error) {
+	img, err := rbd.OpenImageReadOnly(io, src.Image, src.Snap)
+	if err == nil {
+		return img, nil
+	}
+	e := wrap("open", src.String(), err).(*Error)
+	if e.Kind != ErrNotFound {
+		return nil, e
+	}
+	e.Reason = fmt.Sprintf("no image %s/%s", src.Pool, src.Image)
+	if img, err := rbd.OpenImageReadOnly(io, src.Image, rbd.NoSnapshot); err == nil {
+		img.Close()
+		e.Reason = fmt.Sprintf("image %s/%s has no snapshot %q to clone from", src.Pool, src.Image, src.Snap)
+	}
+	return nil, e
+}
+
+func checkFits(img *rbd.Image, src Name, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	has, err := img.GetSize()
+	if err != nil {
+		return wrap("read size of", src.String(), err)
+	}
+	if int64(has) > size {
+		return &Error{Op: "clone", Object: src.String(), Kind: ErrInvalid,
+			Reason: fmt.Sprintf("its size is %s, a disk of %s would be smaller", FormatSize(int64(has)), FormatSize(size))}
+	}
+	return nil
+}
+
+func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name) error {
+	opts := rbd.NewRbdImageOptions()
+	defer opts.Destroy()
+	err := rbd.CloneFromImage(img, src.Snap, to, dst.Image, opts)
+	if err == nil {
+		return nil
+	}
+	e := wrap("clone", src.String()+" to "+dst.String(), err).(*Error)
+	switch e.Kind {
+	case ErrExists:
+		e.Op, e.Object = "create", dst.String()
+	case ErrInvalid: // what librbd says of an unprotected parent, among others
+		if protected, err := img.GetSnapshot(src.Snap).IsProtected(); err == nil && !protected {
+			e.Kind = ErrNotProtected
+			e.Reason = "the snapshot is not protected"
+		}
+	}
+	return e
+}
+
+// Grow makes an image size bytes large and returns what it had. One that is as
+// large already is left alone; one that is larger is refused with [ErrInvalid].
+//
+// Similar to: rbd resize.
+func (c *Cluster) Grow(ctx context.Context, n Name, size int64) (had int64, err error) {
+	err = c.edit(ctx, n, func(img *rbd.Image) error {
+		has, err := img.GetSize()
+		had = int64(has)
+		switch {
+		case err != nil:
+			return wrap("read size of", n.String(), err)
+		case had == size:
+			return nil
+		case had > size:
+			return &Error{Op: "resize", Object: n.String(), Kind: ErrInvalid,
+				Reason: fmt.Sprintf("it is %s, shrinking it to %s would cut data off", FormatSize(had), FormatSize(size))}
+		}
+		return wrap("resize", n.String(), img.Resize(uint64(size)))
+	})
+	return had, err
+}
+
+// Size is an image's size in bytes.
+func (c *Cluster) Size(ctx context.Context, n Name) (int64, error) {
+	var size uint64
+	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
+		size, err = img.GetSize()
+		return wrap("read size of", n.String(), err)
+	})
+	return int64(size), err
+}
+
+// Parent is the snapshot that an image was cloned from, or the zero Name.
+func (c *Cluster) Parent(ctx context.Context, n Name) (Name, error) {
+	var from Name
+	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
+		from, err = parent(img, n)
+		return err
+	})
+	return from, err
+}
+
+// Absent is [ErrExists] if there is such an image.
+func (c *Cluster) Absent(ctx context.Context, n Name) error {
+	err := c.view(ctx, n, func(*rbd.Image) error {
+		return &Error{Op: "create", Object: n.String(), Kind: ErrExists}
+	})
+	return ignore(err, ErrNotFound)
+}

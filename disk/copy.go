@@ -1,0 +1,211 @@
+// Copying an image file into an RBD image: in parallel, without its zeros, and
+// with proof.
+package disk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ceph/go-ceph/rados"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// copyWorkers bounds the chunks in flight, and with them memory: each has a
+	// buffer of one chunk, and in librbd up to as much again.
+	copyWorkers = 4
+	// maxChunk bounds a chunk when objects are larger.
+	maxChunk = 8 << 20
+	// zeroGrain is the piece that is left out if it is all zeros. Smaller ones
+	// make more and smaller writes, which costs more than the zeros do.
+	zeroGrain = 64 << 10
+)
+
+// copySource writes src into the image name of the pool of ioctx, and proves
+// that the cluster holds it. The image is at least as large as src and has never
+// been written: zeros are skipped. It is opened here, by a handle of its own,
+// and closed again: nobody else may hold its exclusive lock meanwhile.
+//
+// progress, if not nil, is told after every chunk (at most 8 MiB) how many bytes
+// of the virtual size are done: never fewer than before, never by two goroutines
+// at once.
+//
+// When ctx ends, the chunks in flight are finished and ctx's error is returned.
+// Nothing is undone on failure: what is in the image is then good for nothing.
+// An error that wraps ErrBadSource is about the file, one that wraps a
+// syscall.Errno comes from the cluster.
+//
+// Similar to: rbd import and qemu-img convert.
+func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *Source, progress func(done, total int64)) (err error) {
+	dst, err := openRawImage(ioctx, name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := dst.close(); err == nil {
+			err = e
+		}
+	}()
+	if dst.size < src.size {
+		return fmt.Errorf("image %s has %d bytes, the source %d", name, dst.size, src.size)
+	}
+	if dst.striped {
+		return fmt.Errorf("image %s is striped", name)
+	}
+	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), progress: progress}
+	if err := c.run(ctx); err != nil {
+		return err
+	}
+	return src.unchanged()
+}
+
+type copier struct {
+	src   *Source
+	dst   *rawImage
+	chunk int64
+
+	mu       sync.Mutex
+	done     int64
+	progress func(done, total int64)
+}
+
+func (c *copier) run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	chunks := make(chan int64)
+	g.Go(func() error {
+		defer close(chunks)
+		return c.deal(gctx, chunks)
+	})
+	for range copyWorkers {
+		g.Go(func() error {
+			w := &copyWorker{copier: c, r: c.src.newReader()}
+			defer w.close()
+			return w.run(gctx, chunks)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		// The caller's reason to stop, if it had one, and not our own.
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	return nil
+}
+
+// deal hands out the offsets of the chunks that may hold data.
+func (c *copier) deal(ctx context.Context, chunks chan<- int64) error {
+	for off := int64(0); off < c.src.size; {
+		next, err := c.src.nextData(off)
+		if err != nil {
+			return c.src.refuse("find data: %w", err)
+		}
+		if next < c.src.size {
+			next -= next % c.chunk
+		}
+		c.report(next - off)
+		if next >= c.src.size {
+			return nil
+		}
+		select {
+		case chunks <- next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		off = next + c.chunk
+	}
+	return nil
+}
+
+func (c *copier) report(n int64) {
+	if n <= 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done += n
+	if c.progress != nil {
+		c.progress(c.done, c.src.size)
+	}
+}
+
+// copyWorker copies one chunk at a time.
+type copyWorker struct {
+	*copier
+	r      *reader
+	buf    buffer
+	pieces []span
+	sums   []written
+}
+
+func (w *copyWorker) close() {
+	w.r.close()
+	if w.buf.p != nil {
+		w.buf.free()
+	}
+}
+
+func (w *copyWorker) run(ctx context.Context, chunks <-chan int64) error {
+	for off := range chunks {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(w.chunk, w.src.size-off)
+		if err := w.copy(off, n); err != nil {
+			return err
+		}
+		w.report(n)
+	}
+	return nil
+}
+
+// copy reads, writes and proves the chunk at off.
+func (w *copyWorker) copy(off, n int64) error {
+	if w.buf.p == nil {
+		w.buf = newBuffer(w.chunk)
+	}
+	data, err := w.r.read(w.buf.b[:n], off)
+	if err != nil {
+		return err
+	}
+	w.pieces = w.pieces[:0]
+	for _, s := range data {
+		w.pieces = nonzero(w.pieces, w.buf.b, s)
+	}
+	if len(w.pieces) == 0 {
+		return nil
+	}
+	// Summed before librbd sees the bytes: what goes wrong from here on shows.
+	object := off / w.dst.chunk
+	w.sums = w.sums[:0]
+	for _, s := range w.pieces {
+		at := span{off%w.dst.chunk + s.off, s.n}
+		w.sums = append(w.sums, written{at, cephCRC(crcSeed, w.buf.b[s.off:s.off+s.n])})
+	}
+	if err := w.dst.write(w.buf, off, w.pieces); err != nil {
+		return err
+	}
+	return w.dst.prove(object, w.sums)
+}
+
+var zeros [zeroGrain]byte
+
+// nonzero appends to pieces the parts of s that are not all zeros. Pieces are
+// cut at multiples of zeroGrain and joined where they touch.
+func nonzero(pieces []span, p []byte, s span) []span {
+	for off, end := s.off, s.off+s.n; off < end; {
+		next := min(off/zeroGrain*zeroGrain+zeroGrain, end)
+		if !bytes.Equal(p[off:next], zeros[:next-off]) {
+			k := len(pieces)
+			if k > 0 && pieces[k-1].off+pieces[k-1].n == off {
+				pieces[k-1].n = next - pieces[k-1].off
+			} else {
+				pieces = append(pieces, span{off, next - off})
+			}
+		}
+		off = next
+	}
+	return pieces
+}

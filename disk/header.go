@@ -1,0 +1,83 @@
+// Reading image headers without opening images: two small reads each instead of
+// the dozen, and the watch, that opening costs. It is what makes a list of a
+// thousand disks take a fraction of a second.
+
+package disk
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+
+	"github.com/ceph/go-ceph/rados"
+)
+
+// noSnap stands for the image itself in calls of the rbd class. Source:
+// CEPH_NOSNAP in Ceph's rados.h.
+const noSnap = ^uint64(0) - 1
+
+// Sizes reads the sizes of images in bytes. One that is not there is left out.
+//
+// Similar to: the size column of rbd ls -l.
+func (c *Cluster) Sizes(ctx context.Context, names []Name) (map[Name]int64, error) {
+	byPool := map[string][]string{}
+	for _, n := range names {
+		byPool[n.Pool] = append(byPool[n.Pool], n.Image)
+	}
+	sizes := make(map[Name]int64, len(names))
+	var mu sync.Mutex
+	for pool, images := range byPool {
+		err := c.pool(ctx, pool, func(io *rados.IOContext) error {
+			_, err := each(ctx, images, func(image string) (struct{}, error) {
+				n := Name{Pool: pool, Image: image}
+				size, err := headerSize(io, n)
+				if err == nil {
+					mu.Lock()
+					sizes[n] = size
+					mu.Unlock()
+				}
+				return struct{}{}, err
+			})
+			return err
+		})
+		if err := ignore(err, ErrNotFound); err != nil {
+			return nil, err
+		}
+	}
+	return sizes, nil
+}
+
+var errShortAnswer = errors.New("short answer from the rbd class")
+
+// headerSize asks the image's header object. The calls are those that librbd
+// makes when it opens an image: cls_rbd's get_id and get_size.
+func headerSize(io *rados.IOContext, n Name) (int64, error) {
+	out, err := exec(io, "rbd_id."+n.Image, "get_id", nil)
+	if err != nil {
+		return 0, wrap("read id of", n.String(), err)
+	}
+	if len(out) < 4 || uint64(len(out)) < 4+uint64(binary.LittleEndian.Uint32(out)) {
+		return 0, wrap("read id of", n.String(), errShortAnswer)
+	}
+	id := string(out[4 : 4+binary.LittleEndian.Uint32(out)])
+	out, err = exec(io, "rbd_header."+id, "get_size", binary.LittleEndian.AppendUint64(nil, noSnap))
+	if err != nil {
+		return 0, wrap("read size of", n.String(), err)
+	}
+	if len(out) < 9 { // the order, one byte, and the size
+		return 0, wrap("read size of", n.String(), errShortAnswer)
+	}
+	return int64(binary.LittleEndian.Uint64(out[1:])), nil
+}
+
+// exec calls a reading method of the rbd class on an object.
+func exec(io *rados.IOContext, object, method string, in []byte) ([]byte, error) {
+	op := rados.CreateReadOp()
+	defer op.Release()
+	step := op.Exec("rbd", method, in)
+	if err := op.Operate(io, object, rados.OperationNoFlag); err != nil {
+		return nil, err
+	}
+	return step.Bytes()
+}

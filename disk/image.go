@@ -1,0 +1,222 @@
+// Images: what disks are cloned from, laid out as Glance's RBD store does.
+
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+const (
+	// imageOrder makes 8 MiB objects. Source: glance_store, rbd_store_chunk_size.
+	imageOrder = 23
+
+	// importSuffix marks an image whose import has not ended. It gets its name
+	// when it is whole and its snapshot protected, so nobody sees a half one.
+	importSuffix = ".importing"
+)
+
+// Image is an image that disks are cloned from.
+type Image struct {
+	ID        string `json:"id"`
+	Pool      string `json:"pool"`
+	Size      int64  `json:"size"`     // bytes
+	Used      int64  `json:"used"`     // bytes that its objects may take up at most
+	Snapshot  string `json:"snapshot"` // "snap", or "" where there is none
+	Protected bool   `json:"protected"`
+	URL       string `json:"url"` // rbd://FSID/POOL/ID/SNAP, Glance's location
+}
+
+// Name is the image with its snapshot.
+func (i Image) Name() Name { return Name{Pool: i.Pool, Image: i.ID, Snap: i.Snapshot} }
+
+// ImageURL is the location by which Glance and Nova know an image; its parts are
+// URL-quoted. Source: glance_store, StoreLocation.get_uri.
+func (c *Cluster) ImageURL(n Name) string {
+	return fmt.Sprintf("rbd://%s/%s/%s/%s", url.PathEscape(c.fsid), url.PathEscape(n.Pool),
+		url.PathEscape(n.Image), url.PathEscape(n.Snap))
+}
+
+// ImportImage copies a source into a new image and makes it cloneable: its
+// content verified, its snapshot taken and protected. It blocks for as long as
+// the copy takes; progress, which may be nil, is told bytes of the virtual size.
+// On failure or cancellation nothing is left; a process that is killed leaves
+// ID.importing, which the next import of that ID replaces.
+//
+// An ID that exists is [ErrExists]; one that is being imported now [ErrInUse].
+//
+// Similar to: rbd import, and rbd snap create and protect.
+func (c *Cluster) ImportImage(ctx context.Context, n Name, src *Source, progress func(done, total int64)) (Image, error) {
+	n.Snap = ""
+	if err := c.Absent(ctx, n); err != nil {
+		return Image{}, err
+	}
+	part := Name{Pool: n.Pool, Image: n.Image + importSuffix}
+	if err := c.removeStaleImport(ctx, part); err != nil {
+		return Image{}, err
+	}
+	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		if err := createImage(io, part, src.Size(), imageOrder); err != nil {
+			return err
+		}
+		err := c.fill(ctx, io, part, src, progress)
+		if err == nil {
+			err = wrap("name", n.String(), rbd.GetImage(io, part.Image).Rename(n.Image))
+		}
+		if err == nil {
+			return nil
+		}
+		// The caller's cancellation must not stop the clean-up.
+		return errors.Join(err, c.RemoveImage(context.WithoutCancel(ctx), part))
+	})
+	if err != nil {
+		return Image{}, err
+	}
+	return c.Image(ctx, n)
+}
+
+// fill copies the source and takes the protected snapshot.
+func (c *Cluster) fill(ctx context.Context, io *rados.IOContext, n Name, src *Source, progress func(done, total int64)) error {
+	if err := copySource(ctx, io, n.Image, src, progress); err != nil {
+		return wrap("import", n.String(), err)
+	}
+	return c.edit(ctx, n, func(img *rbd.Image) error {
+		snap, err := img.CreateSnapshot(ImageSnapshot)
+		if err != nil {
+			return wrap("snapshot", n.String(), err)
+		}
+		return wrap("protect", n.String()+"@"+ImageSnapshot, snap.Protect())
+	})
+}
+
+// removeStaleImport clears what a killed import left. One that still runs is
+// [ErrInUse], after the time in which the watch of a dead one would have gone.
+func (c *Cluster) removeStaleImport(ctx context.Context, part Name) error {
+	return ignore(waitUnused(ctx, func() error { return c.RemoveImage(ctx, part) }), ErrNotFound)
+}
+
+// createImage makes an empty image of size bytes with objects of 2^order bytes.
+func createImage(io *rados.IOContext, n Name, size int64, order uint64) error {
+	opts := rbd.NewRbdImageOptions()
+	defer opts.Destroy()
+	if err := opts.SetUint64(rbd.ImageOptionOrder, order); err != nil {
+		return wrap("create", n.String(), err)
+	}
+	return wrap("create", n.String(), rbd.CreateImage(io, n.Image, uint64(size), opts))
+}
+
+// Image describes one image.
+func (c *Cluster) Image(ctx context.Context, n Name) (Image, error) {
+	n.Snap = ""
+	var image Image
+	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
+		image, err = c.describeImage(img, n)
+		return err
+	})
+	return image, err
+}
+
+func (c *Cluster) describeImage(img *rbd.Image, n Name) (Image, error) {
+	size, err := img.GetSize()
+	if err != nil {
+		return Image{}, wrap("read size of", n.String(), err)
+	}
+	image := Image{ID: n.Image, Pool: n.Pool, Size: int64(size)}
+	names, err := snapshots(img, n)
+	if err != nil {
+		return Image{}, err
+	}
+	if slices.Contains(names, ImageSnapshot) {
+		image.Snapshot = ImageSnapshot
+		if image.Protected, err = img.GetSnapshot(ImageSnapshot).IsProtected(); err != nil {
+			return Image{}, wrap("read protection of", n.String(), err)
+		}
+	}
+	n.Snap = ImageSnapshot
+	image.URL = c.ImageURL(n)
+	image.Used, err = used(img, n)
+	return image, err
+}
+
+// used is how many bytes an image's own objects may take up. With the fast-diff
+// feature this reads the object map and not the objects.
+func used(img *rbd.Image, n Name) (int64, error) {
+	size, err := img.GetSize()
+	if err != nil {
+		return 0, wrap("read size of", n.String(), err)
+	}
+	var total int64
+	err = img.DiffIterate(rbd.DiffIterateConfig{
+		Length:        size,
+		IncludeParent: rbd.ExcludeParent,
+		WholeObject:   rbd.EnableWholeObject,
+		Callback: func(_, length uint64, exists int, _ interface{}) int {
+			if exists != 0 {
+				total += int64(length)
+			}
+			return 0
+		},
+	})
+	return total, wrap("read usage of", n.String(), err)
+}
+
+// Images describes every image of a pool, by name; imports that have not ended
+// are left out.
+//
+// Similar to: rbd ls -l.
+func (c *Cluster) Images(ctx context.Context, pool string) ([]Image, error) {
+	names, err := c.imageNames(ctx, pool, func(name string) bool {
+		return !strings.HasSuffix(name, importSuffix)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return each(ctx, names, func(name string) (Image, error) {
+		return c.Image(ctx, Name{Pool: pool, Image: name})
+	})
+}
+
+// RemoveImage removes an image in Glance's order: unprotect, remove the
+// snapshot, remove the image. It changes nothing where it cannot finish: an
+// image with clones is [ErrHasClones], with snapshots of others
+// [ErrHasSnapshots], one that is open [ErrInUse]; each names them. Running it
+// again after it was interrupted finishes it.
+//
+// Similar to: rbd snap unprotect, rbd snap rm, rbd rm.
+func (c *Cluster) RemoveImage(ctx context.Context, n Name) error {
+	n.Snap = ""
+	if err := c.removable(ctx, n, ImageSnapshot); err != nil {
+		return err
+	}
+	if err := c.edit(ctx, n, func(img *rbd.Image) error { return dropSnapshot(img, n, ImageSnapshot) }); err != nil {
+		return err
+	}
+	return c.remove(ctx, n)
+}
+
+// dropSnapshot unprotects and removes a snapshot; one that is not there is fine.
+func dropSnapshot(img *rbd.Image, n Name, name string) error {
+	names, err := snapshots(img, n)
+	if err != nil || !slices.Contains(names, name) {
+		return err
+	}
+	n.Snap = name
+	snap := img.GetSnapshot(name)
+	protected, err := snap.IsProtected()
+	if err != nil {
+		return wrap("read protection of", n.String(), err)
+	}
+	if protected {
+		if err := snap.Unprotect(); err != nil {
+			return wrap("unprotect", n.String(), err)
+		}
+	}
+	return wrap("remove", n.String(), snap.Remove())
+}

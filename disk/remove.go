@@ -1,0 +1,92 @@
+// Removing an image of any kind: judged first, then done, never half-way by
+// choice.
+
+package disk
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// watchExpiry is how long the watch of a dead client can stand in the way of a
+// removal: 30 s by osd_client_watch_timeout, and a little for the OSD to act.
+const watchExpiry = 35 * time.Second
+
+// removable says who is in the way of removing an image: clones, snapshots
+// other than those in own, watchers.
+func (c *Cluster) removable(ctx context.Context, n Name, own ...string) error {
+	return c.view(ctx, n, func(img *rbd.Image) error {
+		children, err := clones(img, n)
+		if err != nil {
+			return err
+		}
+		if len(children) > 0 {
+			return &Error{Op: "remove", Object: n.String(), Kind: ErrHasClones, Holders: children}
+		}
+		snaps, err := snapshots(img, n)
+		if err != nil {
+			return err
+		}
+		snaps = slices.DeleteFunc(snaps, func(s string) bool { return slices.Contains(own, s) })
+		if len(snaps) > 0 {
+			for i, s := range snaps {
+				snaps[i] = n.String() + "@" + s
+			}
+			return &Error{Op: "remove", Object: n.String(), Kind: ErrHasSnapshots, Holders: snaps}
+		}
+		by, err := watchers(img, n)
+		if err == nil && len(by) > 0 {
+			err = inUse("remove", n, by)
+		}
+		return err
+	})
+}
+
+// Removable says who is in the way of removing an image for good: its clones are
+// [ErrHasClones], its snapshots [ErrHasSnapshots]. Those who have it open are not
+// asked about; they may be about to go.
+func (c *Cluster) Removable(ctx context.Context, n Name) error {
+	return ignore(ignore(c.removable(ctx, n), ErrInUse), ErrNotFound)
+}
+
+// remove deletes an image that has no snapshots.
+func (c *Cluster) remove(ctx context.Context, n Name) error {
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
+	})
+}
+
+// waitUnused calls remove until what is to be removed is not open any more. A
+// client that was just killed keeps its watch for up to 30 s.
+func waitUnused(ctx context.Context, remove func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, watchExpiry)
+	defer cancel()
+	for {
+		err := remove()
+		if !errors.Is(err, ErrInUse) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err // says by whom, which ctx.Err() does not
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// imageNames lists the names of a pool's images that keep says yes to, sorted.
+func (c *Cluster) imageNames(ctx context.Context, pool string, keep func(string) bool) ([]string, error) {
+	var names []string
+	err := c.pool(ctx, pool, func(io *rados.IOContext) (err error) {
+		names, err = rbd.GetImageNames(io)
+		return wrap("list", "pool "+pool, err)
+	})
+	names = slices.DeleteFunc(names, func(s string) bool { return !keep(s) })
+	slices.Sort(names)
+	return names, err
+}
