@@ -1,0 +1,180 @@
+// Defining, starting, stopping and undefining machines.
+
+package domain
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
+)
+
+// poll is how often a state is asked for that libvirt cannot be waited for. Its
+// events need a loop that is global to the process, which a library must not
+// start.
+const poll = 50 * time.Millisecond
+
+// VirtType is what a host's machines should be: "kvm" if libvirt offers it, else
+// "qemu" (emulation).
+//
+// Similar to: virsh domcapabilities.
+func VirtType(conn *libvirt.Connect) (string, error) {
+	if _, err := conn.GetDomainCapabilities("", "x86_64", "", "kvm", 0); err == nil {
+		return "kvm", nil
+	}
+	text, err := conn.GetDomainCapabilities("", "x86_64", "", "qemu", 0)
+	if err != nil {
+		return "", wrap("read capabilities of", "host", err)
+	}
+	var caps libvirtxml.DomainCaps
+	if err := caps.Unmarshal(text); err != nil {
+		return "", wrap("read capabilities of", "host", err)
+	}
+	return caps.Domain, nil
+}
+
+// Define makes a machine persistent, its XML validated against libvirt's
+// schema. A name or UUID that is taken is [ErrExists] and changes nothing.
+//
+// Similar to: virsh define --validate.
+func Define(ctx context.Context, conn *libvirt.Connect, name, uuid, xml string) error {
+	for _, key := range []string{name, uuid} {
+		d, err := lookup(conn, key)
+		if err == nil {
+			d.Free()
+			return &Error{Object: "VM " + key, Kind: ErrExists}
+		}
+		if !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return redefine(ctx, conn, name, xml)
+}
+
+func redefine(ctx context.Context, conn *libvirt.Connect, name, xml string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d, err := conn.DomainDefineXMLFlags(xml, libvirt.DOMAIN_DEFINE_VALIDATE)
+	if err != nil {
+		return wrap("define", name, err)
+	}
+	return d.Free()
+}
+
+// Undefine forgets a machine that is not running, with what libvirt keeps for it
+// (saved state, NVRAM). One that is not there is fine.
+//
+// Similar to: virsh undefine --managed-save --nvram --snapshots-metadata.
+func Undefine(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		return wrap("undefine", vm, d.UndefineFlags(libvirt.DOMAIN_UNDEFINE_MANAGED_SAVE|
+			libvirt.DOMAIN_UNDEFINE_NVRAM|libvirt.DOMAIN_UNDEFINE_SNAPSHOTS_METADATA|
+			libvirt.DOMAIN_UNDEFINE_CHECKPOINTS_METADATA))
+	})
+	return ignore(err, ErrNotFound)
+}
+
+// Redefine passes a machine's persistent XML through change and defines the
+// result if it changed anything. What a running machine has now is not touched.
+func Redefine(ctx context.Context, conn *libvirt.Connect, vm string, change func(xml string) (string, bool, error)) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		// Without SECURE a password in the XML (VNC) would be lost.
+		old, err := d.GetXMLDesc(libvirt.DOMAIN_XML_INACTIVE | libvirt.DOMAIN_XML_SECURE)
+		if err != nil {
+			return wrap("read XML of", vm, err)
+		}
+		text, changed, err := change(old)
+		if err != nil || !changed {
+			return err
+		}
+		return redefine(ctx, conn, vm, text)
+	})
+}
+
+// Start starts a machine; one that runs already is fine.
+//
+// Similar to: virsh start.
+func Start(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		if state, _, err := d.GetState(); err == nil && hasQEMU(state) {
+			return nil
+		}
+		return wrap("start", vm, d.Create())
+	})
+}
+
+// Shutdown asks the guest to power off and waits until it has, or until ctx
+// ends, which is [ErrTimeout] if it was a deadline. One that is off is fine.
+//
+// Similar to: virsh shutdown, and waiting.
+func Shutdown(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		var asked time.Time
+		for {
+			state, _, err := d.GetState()
+			if errors.Is(err, libvirt.ERR_NO_DOMAIN) || err == nil && !hasQEMU(state) {
+				return nil
+			}
+			if err != nil {
+				return wrap("stop", vm, err)
+			}
+			// A guest that is still booting does not hear the first time.
+			if time.Since(asked) > 5*time.Second {
+				asked = time.Now()
+				err := d.Shutdown()
+				if err != nil && !errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
+					return wrap("stop", vm, err)
+				}
+			}
+			if err := pause(ctx); err != nil {
+				return wrap("stop", vm, err)
+			}
+		}
+	})
+}
+
+// Destroy ends a machine as if its power was cut; one that is off or not there
+// is fine.
+//
+// Similar to: virsh destroy.
+func Destroy(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		if err := d.Destroy(); !errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
+			return wrap("stop", vm, err)
+		}
+		return nil // it was not running
+	})
+	return ignore(err, ErrNotFound)
+}
+
+// Resize grows a running machine's disk; the guest sees it at once. Size is in
+// bytes.
+//
+// Similar to: virsh blockresize.
+func Resize(ctx context.Context, conn *libvirt.Connect, vm, target string, size int64) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		return wrap("resize "+target+" of", vm,
+			d.BlockResize(target, uint64(size), libvirt.DOMAIN_BLOCK_RESIZE_BYTES))
+	})
+}
+
+// pause waits a moment, or less if ctx ends.
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(poll):
+		return nil
+	}
+}
+
+// ignore turns the error that means "already so" into nil.
+func ignore(err, kind error) error {
+	if errors.Is(err, kind) {
+		return nil
+	}
+	return err
+}

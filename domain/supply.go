@@ -1,0 +1,90 @@
+// Supplying the disks of a domain that somebody else described: the caller keeps
+// its own idea of a machine, vmdisk puts the root disk in.
+
+package domain
+
+import (
+	"fmt"
+	"slices"
+
+	"libvirt.org/go/libvirtxml"
+)
+
+// Supply puts a root disk into a caller's domain XML and gives it name and
+// uuid. A disk without a source at the target (root.Target, or the first disk
+// without a source where that is "") is a placeholder: it gets the source, the
+// driver and the key's user, and keeps what else the caller said of it, its bus,
+// address, boot order or limits. Where there is no placeholder the disk is added
+// before the others, at the first free vdX. Everything else stays as it is; a
+// name or UUID in the XML that differs is [ErrInvalid], so that nothing is done
+// to a machine that was not meant.
+func Supply(text, name, uuid string, root Disk) (string, error) {
+	d, err := parse(text)
+	if err != nil {
+		return "", err
+	}
+	if d.Name != "" && d.Name != name {
+		return "", invalid("domain XML", "is for %q, not for %q", d.Name, name)
+	}
+	if d.UUID != "" && d.UUID != uuid {
+		return "", invalid("domain XML", "has the UUID %s, not %s", d.UUID, uuid)
+	}
+	d.Name, d.UUID = name, uuid
+	if d.Devices == nil {
+		d.Devices = &libvirtxml.DomainDeviceList{}
+	}
+	if err := place(d, root); err != nil {
+		return "", err
+	}
+	return d.Marshal()
+}
+
+// place fills the placeholder or adds the disk.
+func place(d *libvirtxml.Domain, root Disk) error {
+	for i := range d.Devices.Disks {
+		has := &d.Devices.Disks[i]
+		if !placeholder(has) || root.Target != "" && has.Target.Dev != root.Target {
+			continue
+		}
+		ours := root.device()
+		has.Device, has.Driver, has.Auth, has.Source = ours.Device, ours.Driver, ours.Auth, ours.Source
+		if has.Target.Bus == "" {
+			has.Target.Bus = ours.Target.Bus
+		}
+		return nil
+	}
+	taken := targets(d)
+	if root.Target == "" {
+		root.Target = FreeTarget(taken)
+	}
+	if slices.Contains(taken, root.Target) {
+		return &Error{Object: "domain XML", Kind: ErrTargetInUse,
+			Reason: fmt.Sprintf("it has a disk of its own at %s", root.Target)}
+	}
+	d.Devices.Disks = append([]libvirtxml.DomainDisk{root.device()}, d.Devices.Disks...)
+	return nil
+}
+
+// placeholder is a disk with a target and no source, which only a CD drive or a
+// floppy may have.
+func placeholder(d *libvirtxml.DomainDisk) bool {
+	return d.Source == nil && d.Target != nil && (d.Device == "" || d.Device == "disk")
+}
+
+// FreeTarget is the first of vda, vdb … vdz, vdaa … that is not taken.
+func FreeTarget(taken []string) string {
+	for i := 0; ; i++ {
+		if target := "vd" + letters(i); !slices.Contains(taken, target) {
+			return target
+		}
+	}
+}
+
+// letters counts a … z, aa, ab … as the kernel names disks.
+func letters(i int) string {
+	s := string(rune('a' + i%26))
+	if i < 26 {
+		return s
+	}
+	return letters(i/26-1) + s
+}

@@ -1,0 +1,45 @@
+// The errors of this package.
+
+package migrate
+
+import (
+	"errors"
+	"strings"
+)
+
+// What can be wrong.
+var (
+	// ErrSameHost is for a destination that is the source.
+	ErrSameHost = errors.New("source and destination are the same host")
+	// ErrUnsafe is for a machine that could lose data by the move.
+	ErrUnsafe = errors.New("cannot be moved safely")
+	// ErrUnfit is for a destination that could not run the machine.
+	ErrUnfit = errors.New("destination is not fit")
+	// ErrLost is for a machine that runs on neither host after the move failed.
+	ErrLost = errors.New("runs on neither host")
+)
+
+// A CheckError is a preflight that found something. It matches what the checks
+// that failed match.
+type CheckError struct {
+	Dest   string // the host's name
+	Failed []Check
+}
+
+// Error lists what failed on one line.
+func (e *CheckError) Error() string {
+	var why []string
+	for _, c := range e.Failed {
+		why = append(why, c.Detail)
+	}
+	return e.Dest + " is not fit: " + strings.Join(why, "; ")
+}
+
+// Unwrap makes the errors of the failed checks match.
+func (e *CheckError) Unwrap() []error {
+	var all []error
+	for _, c := range e.Failed {
+		all = append(all, c.Err)
+	}
+	return all
+}

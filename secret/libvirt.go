@@ -1,0 +1,159 @@
+// The libvirt secret that holds a cephx key on one host.
+
+package secret
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+	"libvirt.org/go/libvirt"
+	"libvirt.org/go/libvirtxml"
+)
+
+// Secret is a libvirt secret for a cephx user.
+type Secret struct {
+	UUID  string `json:"uuid"`
+	User  string `json:"user"`  // cephx user without "client."
+	Usage string `json:"usage"` // "client.USER secret"
+}
+
+// Usage is what libvirt knows the secret of a cephx user by. Source: the Ceph
+// documentation for OpenStack, which names it so.
+func Usage(user string) string { return "client." + user + " secret" }
+
+// UUID is the UUID of a cluster's user's secret where nobody chose one: the same
+// on every host, so that a migrated domain finds it.
+func UUID(fsid, user string) string {
+	space, err := uuid.Parse(fsid)
+	if err != nil {
+		space = uuid.NewSHA1(uuid.NameSpaceURL, []byte(fsid))
+	}
+	return uuid.NewSHA1(space, []byte("client."+user)).String()
+}
+
+// Change says what [Ensure] did, for a caller that undoes its work.
+type Change int
+
+const (
+	Kept    Change = iota // the secret was there, with the right key
+	Updated               // it was there without its value or with another
+	Created               // it was not there
+)
+
+// String is the word for a step's output.
+func (c Change) String() string { return [...]string{"kept", "updated", "created"}[c] }
+
+// Ensure makes sure that a host has the secret of a user with this key. A
+// secret of that usage that exists under another UUID is adopted, for libvirt
+// allows only one; the returned Secret says its UUID. One that was ephemeral
+// and has lost its value with the daemon gets it back.
+//
+// A secret that Ensure makes is private: libvirt hands its value to no client.
+//
+// Similar to: virsh secret-define and secret-set-value.
+func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key) (Secret, Change, error) {
+	s := Secret{UUID: id, User: user, Usage: Usage(user)}
+	if err := ctx.Err(); err != nil {
+		return s, Kept, err
+	}
+	change := Kept
+	found, err := conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, s.Usage)
+	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+		change = Created
+		found, err = define(conn, s)
+	}
+	if err != nil {
+		return s, Kept, fmt.Errorf("define libvirt secret %q: %w", s.Usage, err)
+	}
+	defer found.Free()
+	if s.UUID, err = found.GetUUIDString(); err != nil {
+		return s, change, fmt.Errorf("read libvirt secret %q: %w", s.Usage, err)
+	}
+	if change == Kept {
+		// A private secret does not show its value, so it is set again.
+		if has, err := found.GetValue(0); err == nil && bytes.Equal(has, key.raw) {
+			return s, Kept, nil
+		}
+		change = Updated
+	}
+	if err := found.SetValue(key.raw, 0); err != nil {
+		err = fmt.Errorf("set value of libvirt secret %q: %w", s.Usage, err)
+		if change == Created {
+			err = errors.Join(err, found.Undefine())
+		}
+		return s, Kept, err
+	}
+	return s, change, nil
+}
+
+func define(conn *libvirt.Connect, s Secret) (*libvirt.Secret, error) {
+	xml, err := (&libvirtxml.Secret{
+		Ephemeral: "no",
+		Private:   "yes",
+		UUID:      s.UUID,
+		Usage:     &libvirtxml.SecretUsage{Type: "ceph", Name: s.Usage},
+	}).Marshal()
+	if err != nil {
+		return nil, err
+	}
+	return conn.SecretDefineXML(xml, 0)
+}
+
+// Remove removes a host's secret; one that is not there is fine.
+//
+// Similar to: virsh secret-undefine.
+func Remove(conn *libvirt.Connect, id string) error {
+	s, err := conn.LookupSecretByUUIDString(id)
+	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find libvirt secret %s: %w", id, err)
+	}
+	defer s.Free()
+	if err := s.Undefine(); err != nil {
+		return fmt.Errorf("remove libvirt secret %s: %w", id, err)
+	}
+	return nil
+}
+
+// List lists a host's secrets for cephx users, by user.
+//
+// Similar to: virsh secret-list.
+func List(conn *libvirt.Connect) ([]Secret, error) {
+	found, err := conn.ListAllSecrets(0)
+	if err != nil {
+		return nil, fmt.Errorf("list libvirt secrets: %w", err)
+	}
+	all := []Secret{}
+	for i := range found {
+		s, ok, readErr := read(&found[i])
+		err = errors.Join(err, readErr)
+		if ok {
+			all = append(all, s)
+		}
+		found[i].Free()
+	}
+	slices.SortFunc(all, func(a, b Secret) int { return strings.Compare(a.Usage, b.Usage) })
+	return all, err
+}
+
+// read says whether the secret is one for Ceph, and which.
+func read(s *libvirt.Secret) (Secret, bool, error) {
+	kind, err := s.GetUsageType()
+	if err != nil || kind != libvirt.SECRET_USAGE_TYPE_CEPH {
+		return Secret{}, false, err
+	}
+	usage, err := s.GetUsageID()
+	if err != nil {
+		return Secret{}, false, err
+	}
+	id, err := s.GetUUIDString()
+	user := strings.TrimSuffix(strings.TrimPrefix(usage, "client."), " secret")
+	return Secret{UUID: id, User: user, Usage: usage}, err == nil, err
+}
