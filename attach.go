@@ -1,0 +1,155 @@
+// Attach: a volume into a machine, running or not.
+
+package vmdisk
+
+import (
+	"context"
+	"regexp"
+	"slices"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
+)
+
+// AttachOptions say how a volume is attached.
+type AttachOptions struct {
+	Target string // "vdb"; "" is the first free one
+}
+
+// Attachment is a volume in a machine.
+type Attachment struct {
+	VM     string `json:"vm"`
+	Target string `json:"target"`
+	Pool   string `json:"pool"`
+	Image  string `json:"image"`
+	Serial string `json:"serial"` // by which the guest finds it: /dev/disk/by-id/virtio-SERIAL
+}
+
+// targetForm is what a disk of a machine can be called.
+var targetForm = regexp.MustCompile(`^(vd|sd|hd)[a-z]+$`)
+
+// attach is the state that the steps share.
+type attach struct {
+	h       *Host
+	cluster *disk.Cluster
+	conn    *libvirt.Connect
+	vm      domain.Info
+	volume  disk.Name
+	target  string
+	secret  secret.Secret
+	claimed bool
+}
+
+// Attach plugs a volume (its ID, volume-ID or POOL/IMAGE) into a machine, the
+// running one and its definition. On failure nothing has changed. A volume that
+// is open or belongs to another machine is [disk.ErrInUse], naming it; one that
+// the machine has already [domain.ErrExists]; a taken target
+// [domain.ErrTargetInUse].
+//
+// Similar to: virsh attach-device --live --config.
+func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (Attachment, error) {
+	const op = "attach"
+	a := &attach{h: h, target: o.Target}
+	if err := a.prepare(ctx, vm, volume); err != nil {
+		return Attachment{}, failed(op, volume+" to "+vm, err)
+	}
+	err := h.run(ctx, op, a.vm.Name,
+		h.secretStep(a.cluster, a.conn, &a.secret),
+		step{name: "claim", detail: a.volume.String, do: a.claim, undo: a.release},
+		step{name: "attach", detail: func() string { return a.volume.String() + " → " + a.target }, do: a.plug, undo: a.unplug})
+	if err != nil {
+		return Attachment{}, err
+	}
+	h.keepSecret()
+	return Attachment{VM: a.vm.Name, Target: a.target, Pool: a.volume.Pool, Image: a.volume.Image,
+		Serial: disk.VolumeID(a.volume.Image)}, nil
+}
+
+// prepare finds the machine and the volume, and refuses what cannot work.
+func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
+	if a.target != "" && !targetForm.MatchString(a.target) {
+		return badInput("target %q is not of the form vdX", a.target)
+	}
+	if a.volume, err = disk.ParseVolume(volume); err != nil {
+		return err
+	}
+	if a.cluster, a.conn, err = a.h.both(ctx); err != nil {
+		return err
+	}
+	if a.vm, err = domain.Find(ctx, a.conn, vm); err != nil {
+		return err
+	}
+	by, err := a.cluster.Watchers(ctx, a.volume) // also says that it exists
+	if err != nil {
+		return err
+	}
+	target, live, kept, err := domain.Plugged(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
+	switch {
+	case err != nil:
+		return err
+	case live && kept:
+		return &domain.Error{Object: a.volume.String(), Kind: domain.ErrExists,
+			Reason: "is attached to " + a.vm.Name + " already, as " + target}
+	case live || kept:
+		return &domain.Error{Object: a.volume.String(), Kind: domain.ErrPending,
+			Reason: "is half detached from " + a.vm.Name + " (" + target + "); finish that first"}
+	}
+	return a.refuseOpen(ctx, by)
+}
+
+// refuseOpen refuses a volume that somebody has open, and says who if vmdisk
+// gave it to them.
+func (a *attach) refuseOpen(ctx context.Context, by []disk.Watcher) error {
+	if len(by) == 0 {
+		return nil
+	}
+	e := &disk.Error{Object: a.volume.String(), Kind: disk.ErrInUse}
+	if owner, err := a.cluster.Owner(ctx, a.volume); err == nil {
+		e.Holders = append(e.Holders, owner.String())
+	}
+	for _, w := range by {
+		e.Holders = append(e.Holders, w.String())
+	}
+	return e
+}
+
+func (a *attach) claim(ctx context.Context) error {
+	hostname, err := a.conn.GetHostname()
+	if err != nil {
+		return err
+	}
+	a.claimed, err = a.cluster.Claim(ctx, a.volume, disk.Owner{VM: a.vm.Name, UUID: a.vm.UUID, Host: hostname})
+	return err
+}
+
+func (a *attach) release(ctx context.Context) error {
+	if !a.claimed {
+		return nil
+	}
+	return a.cluster.Release(ctx, a.volume, a.vm.UUID)
+}
+
+func (a *attach) plug(ctx context.Context) error {
+	if a.target == "" {
+		taken, err := domain.Targets(ctx, a.conn, a.vm.UUID)
+		if err != nil {
+			return err
+		}
+		// vda is where a root disk goes, even if the machine has none.
+		a.target = domain.FreeTarget(slices.Concat(taken, []string{"vda"}))
+	}
+	d, err := a.h.rbdDisk(ctx, a.cluster, a.volume, a.secret.UUID)
+	if err != nil {
+		return err
+	}
+	d.Target, d.Serial = a.target, disk.VolumeID(a.volume.Image)
+	return domain.Attach(ctx, a.conn, a.vm.UUID, d)
+}
+
+func (a *attach) unplug(ctx context.Context) error {
+	ctx, cancel := a.h.guest(ctx)
+	defer cancel()
+	return domain.Detach(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
+}

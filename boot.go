@@ -1,0 +1,228 @@
+// Boot: from an image to a running machine.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+
+	"github.com/google/uuid"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
+)
+
+// What a machine gets that nobody described further.
+const (
+	DefaultMemory = 1 << 30 // bytes
+	DefaultVCPUs  = 1
+)
+
+// BootOptions say what machine to make.
+type BootOptions struct {
+	Image  string // [POOL/]ID[@SNAP] to clone
+	Size   int64  // of the root disk in bytes; 0 is the image's
+	Memory int64  // bytes; 0 is [DefaultMemory]
+	VCPUs  uint   // 0 is [DefaultVCPUs]
+	UUID   string // "" is a new one, or that of DomainXML
+	// Networks are libvirt networks, one interface each.
+	Networks []string
+	// DomainXML is the caller's own domain, of which vmdisk supplies the root
+	// disk only, see [domain.Supply]; "" is a machine of vmdisk's making. Memory,
+	// VCPUs and Networks are not used with it.
+	DomainXML string
+	// NoStart leaves the machine defined and shut off.
+	NoStart bool
+}
+
+// boot is the state that the steps share.
+type boot struct {
+	h       *Host
+	cluster *disk.Cluster
+	conn    *libvirt.Connect
+	name    string
+	o       BootOptions
+	image   disk.Name
+	root    disk.Name
+	ours    bool // the root disk is this run's: it was not there before
+	grown   string
+	secret  secret.Secret
+}
+
+// Boot clones an image, grows the clone, defines a machine on it and starts it.
+// On failure nothing is left. A name or UUID that is taken is
+// [domain.ErrExists]; an image without its protected snapshot
+// [disk.ErrNotFound] or [disk.ErrNotProtected]; a size below the image's
+// [disk.ErrInvalid].
+//
+// Similar to: rbd clone, rbd resize, virsh define, virsh start.
+func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error) {
+	const op = "boot"
+	b := &boot{h: h, name: name, o: o}
+	if err := b.prepare(); err != nil {
+		return VM{}, failed(op, name, err)
+	}
+	var err error
+	if b.cluster, b.conn, err = h.both(ctx); err != nil {
+		return VM{}, failed(op, name, err)
+	}
+	if err := b.checkFree(ctx); err != nil {
+		return VM{}, failed(op, name, err)
+	}
+	h.warnCachePolicy(op, name, b.cluster)
+	if err := h.run(ctx, op, name, b.steps()...); err != nil {
+		return VM{}, err
+	}
+	h.keepSecret()
+	vm, err := h.VM(ctx, name)
+	return vm, failed(op, name, err)
+}
+
+func (b *boot) steps() []step {
+	steps := append([]step{b.h.secretStep(b.cluster, b.conn, &b.secret)}, b.diskSteps()...)
+	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, undo: b.undefine})
+	if !b.o.NoStart {
+		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, undo: b.stop})
+	}
+	return steps
+}
+
+// diskSteps make the root disk.
+func (b *boot) diskSteps() []step {
+	steps := []step{{name: "clone", detail: says(b.image.String() + " → " + b.root.String()), do: b.clone, undo: b.removeClone}}
+	if b.o.Size != 0 {
+		steps = append(steps, step{name: "grow", detail: func() string { return b.grown }, do: b.grow})
+	}
+	return steps
+}
+
+// prepare checks what can be checked without asking anybody.
+func (b *boot) prepare() (err error) {
+	if err := disk.CheckName("VM", b.name); err != nil {
+		return err
+	}
+	if b.image, err = disk.ParseImage(b.o.Image); err != nil {
+		return err
+	}
+	if b.o.DomainXML != "" {
+		_, id, err := domain.Identity(b.o.DomainXML)
+		if err != nil {
+			return err
+		}
+		if b.o.UUID == "" {
+			b.o.UUID = id
+		}
+	}
+	if b.o.UUID == "" {
+		b.o.UUID = uuid.NewString()
+	}
+	id, err := uuid.Parse(b.o.UUID)
+	if err != nil {
+		return badInput("UUID %q is not one", b.o.UUID)
+	}
+	b.o.UUID = id.String()
+	b.root = disk.Name{Pool: b.h.cfg.VMPool, Image: disk.RootDiskName(b.o.UUID)}
+	if b.o.Memory == 0 {
+		b.o.Memory = DefaultMemory
+	}
+	if b.o.VCPUs == 0 {
+		b.o.VCPUs = DefaultVCPUs
+	}
+	if b.o.Size < 0 || b.o.Memory < 1<<20 {
+		return badInput("size %d and memory %d must be positive, memory at least 1 MiB", b.o.Size, b.o.Memory)
+	}
+	return nil
+}
+
+// checkFree refuses a name or UUID that is taken before anything is made.
+func (b *boot) checkFree(ctx context.Context) error {
+	for _, key := range []string{b.name, b.o.UUID} {
+		has, err := domain.Find(ctx, b.conn, key)
+		if err == nil {
+			return &domain.Error{Object: "VM " + key, Kind: domain.ErrExists, Reason: "already exists (" + has.UUID + ", " + has.State + ")"}
+		}
+		if !errors.Is(err, domain.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+// clone looks first whether the disk is there: if cloning then times out, the
+// outcome is unknown, but whatever is there is ours.
+func (b *boot) clone(ctx context.Context) error {
+	if err := b.cluster.Absent(ctx, b.root); err != nil {
+		return err
+	}
+	err := b.cluster.Clone(ctx, b.image, b.root, b.o.Size)
+	b.ours = !errors.Is(err, disk.ErrExists)
+	return err
+}
+
+func (b *boot) removeClone(ctx context.Context) error {
+	if !b.ours {
+		return nil
+	}
+	return b.cluster.RemoveDisk(ctx, b.root)
+}
+
+func (b *boot) grow(ctx context.Context) error {
+	had, err := b.cluster.Grow(ctx, b.root, b.o.Size)
+	b.grown = disk.FormatSize(had) + " → " + disk.FormatSize(b.o.Size)
+	return err
+}
+
+func (b *boot) define(ctx context.Context) error {
+	root, err := b.h.rbdDisk(ctx, b.cluster, b.root, b.secret.UUID)
+	if err != nil {
+		return err
+	}
+	var xml string
+	if b.o.DomainXML != "" {
+		xml, err = domain.Supply(b.o.DomainXML, b.name, b.o.UUID, root)
+	} else {
+		xml, err = b.render(root)
+	}
+	if err != nil {
+		return err
+	}
+	return domain.Define(ctx, b.conn, b.name, b.o.UUID, xml)
+}
+
+func (b *boot) render(root domain.Disk) (xml string, err error) {
+	root.Target = "vda"
+	m := domain.Machine{
+		Name: b.name, UUID: b.o.UUID, Type: b.h.cfg.VirtType,
+		Memory: b.o.Memory, VCPUs: b.o.VCPUs, Networks: b.o.Networks, Disks: []domain.Disk{root},
+	}
+	if m.Type == "" {
+		if m.Type, err = domain.VirtType(b.conn); err != nil {
+			return "", err
+		}
+	}
+	return m.XML()
+}
+
+func (b *boot) undefine(ctx context.Context) error { return domain.Undefine(ctx, b.conn, b.o.UUID) }
+func (b *boot) start(ctx context.Context) error    { return domain.Start(ctx, b.conn, b.o.UUID) }
+func (b *boot) stop(ctx context.Context) error     { return domain.Destroy(ctx, b.conn, b.o.UUID) }
+
+// rbdDisk is an image as a disk of a machine, with the monitors of now.
+func (h *Host) rbdDisk(ctx context.Context, cluster *disk.Cluster, n disk.Name, secretUUID string) (domain.Disk, error) {
+	monitors, err := cluster.Monitors(ctx)
+	return domain.Disk{
+		Pool: n.Pool, Image: n.Image,
+		User: cluster.User(), SecretUUID: secretUUID,
+		Monitors: monitors, Conf: cluster.Conf(),
+	}, err
+}
+
+// warnCachePolicy tells of a guest whose cache='writeback' would not write back:
+// since Octopus librbd's own default is writearound.
+func (h *Host) warnCachePolicy(op, name string, cluster *disk.Cluster) {
+	if policy, err := cluster.Option("rbd_cache_policy"); err == nil && policy != "writeback" {
+		h.emit(Event{Kind: Warning, Op: op, Object: name,
+			Detail: "rbd cache policy is " + policy + ": for write-back, put 'rbd cache policy = writeback' into [client] of " + cluster.Conf()})
+	}
+}

@@ -1,0 +1,67 @@
+// What a workflow's failure looks like to a caller.
+
+package vmdisk
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// Error is a workflow that failed. It matches with [errors.Is] whatever its
+// cause matches: the sentinels of packages disk, domain, secret and migrate,
+// libvirt's and Ceph's own errors, and context.Canceled.
+type Error struct {
+	Op     string   // the workflow: "boot"
+	Object string   // what it was about: the VM's name
+	Step   string   // the step that failed, or "" if none had begun
+	Err    error    // why
+	Left   []string // what was made and could not be undone, by name
+	Next   string   // the command to run next, or ""
+}
+
+// Error gives it all on one line, without Next.
+func (e *Error) Error() string {
+	s := e.Op + " " + e.Object + ": " + e.Err.Error()
+	if len(e.Left) > 0 {
+		s += " (left behind: " + strings.Join(e.Left, "; ") + ")"
+	}
+	return s
+}
+
+// Unwrap is the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// failed wraps the cause of a workflow's failure; nil stays nil.
+func failed(op, object string, err error) error {
+	var own *Error
+	if err == nil || errors.As(err, &own) {
+		return err
+	}
+	return &Error{Op: op, Object: object, Err: err, Next: next(object, err)}
+}
+
+// next is what to type after an error, where that is known.
+func next(object string, err error) string {
+	switch {
+	case errors.Is(err, domain.ErrPending):
+		return "run the same command again, or: vmdisk stop " + object
+	case errors.Is(err, disk.ErrNotProtected):
+		var e *disk.Error
+		if errors.As(err, &e) {
+			src, _, _ := strings.Cut(e.Object, " to ")
+			return "rbd snap protect " + src
+		}
+	case errors.Is(err, domain.ErrUnreachable):
+		return "is libvirtd running there?  virsh -c URI hostname"
+	}
+	return ""
+}
+
+// badInput is an error about what the caller asked for.
+func badInput(format string, args ...any) error {
+	return &disk.Error{Object: fmt.Sprintf(format, args...), Kind: disk.ErrInvalid, Reason: ""}
+}

@@ -1,0 +1,41 @@
+// What an embedder can watch while a workflow runs.
+
+package vmdisk
+
+import "time"
+
+// EventKind says what an [Event] tells.
+type EventKind int
+
+// The kinds of events. A step gives Started, any number of Progress, and then
+// Done or Failed; after a failure the steps before it give Undone or UndoFailed.
+const (
+	Started EventKind = iota
+	Progress
+	Done
+	Failed
+	Undone
+	UndoFailed
+	Note    // something to know
+	Warning // something to know that the caller may not expect
+)
+
+// Event is something that happened in a workflow.
+type Event struct {
+	Kind    EventKind
+	Op      string // the workflow: "boot"
+	Object  string // what it is about: the VM's name
+	Step    string // "clone"
+	Detail  string // what the step works on or came to, for people
+	Bytes   int64  // Progress: so much is done …
+	Total   int64  // … of this, or 0 where that is unknown
+	Rate    int64  // Progress: bytes a second, or 0
+	Elapsed time.Duration
+	Err     error // Failed, UndoFailed
+}
+
+func (h *Host) emit(e Event) {
+	if h.cfg.Observe != nil {
+		h.cfg.Observe(e)
+	}
+}

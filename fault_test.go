@@ -1,0 +1,237 @@
+// Every step of every workflow fails once, before and after its work, and what
+// there was before is there again. The steps are found by running the workflow,
+// not listed here.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// point is a moment at which a workflow can fail.
+type point struct {
+	step string
+	when phase
+}
+
+func (p point) String() string {
+	return map[phase]string{before: "before ", after: "after "}[p.when] + p.step
+}
+
+// points runs a workflow and notes where it could have failed.
+func points(t *testing.T, h *Host, work func() error) []point {
+	t.Helper()
+	var all []point
+	h.fault = func(_, step string, when phase) error {
+		all = append(all, point{step, when})
+		return nil
+	}
+	defer func() { h.fault = nil }()
+	if err := work(); err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 {
+		t.Fatal("the workflow has no steps")
+	}
+	return all
+}
+
+// failAt makes a workflow fail at a point.
+func failAt(h *Host, p point, work func() error) error {
+	h.fault = func(_, step string, when phase) error {
+		if (point{step, when}) == p {
+			return errTest
+		}
+		return nil
+	}
+	defer func() { h.fault = nil }()
+	return work()
+}
+
+// rollsBack is a workflow that must leave nothing when it fails.
+type rollsBack struct {
+	name string
+	// prepare makes what the workflow works on.
+	prepare func(t *testing.T, h *Host) (work, reverse func() error)
+	// commit is the step after which it has happened.
+	commit string
+}
+
+func TestFailedStepLeavesNothing(t *testing.T) {
+	for _, w := range []rollsBack{
+		{name: "boot", prepare: prepareBoot},
+		{name: "create disk", prepare: prepareCreateDisk},
+		{name: "create volume", prepare: prepareCreateVolume},
+		{name: "import", prepare: prepareImport},
+		{name: "start", prepare: prepareStart},
+		{name: "attach", prepare: prepareAttach},
+		{name: "migrate", prepare: prepareMigrate, commit: "copy"},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			h := open(t, 0)
+			work, reverse := w.prepare(t, h)
+			// The first run makes what stays for good, as rbd_children.
+			all := points(t, h, work)
+			must(t, reverse())
+			committed := false
+			for _, p := range all {
+				if p.step == w.commit && p.when == after {
+					committed = true
+				}
+				t.Run(p.String(), func(t *testing.T) {
+					testPoint(t, h, p, committed, work, reverse)
+				})
+			}
+		})
+	}
+}
+
+func testPoint(t *testing.T, h *Host, p point, committed bool, work, reverse func() error) {
+	if p.step == "secret" {
+		forgetUnusedSecrets(t)
+	}
+	was := stateNow(t)
+	err := failAt(h, p, work)
+	if !errors.Is(err, errTest) {
+		t.Errorf("error is %v", err)
+	}
+	var e *Error
+	if !errors.As(err, &e) || len(e.Left) > 0 {
+		t.Errorf("left behind: %v", err)
+	}
+	if committed {
+		must(t, reverse())
+	}
+	was.unchanged(t)
+}
+
+// forgetUnusedSecrets makes the next secret step create one on hosts where no
+// machine needs it.
+func forgetUnusedSecrets(t *testing.T) {
+	t.Helper()
+	for i := range testLab.Hosts {
+		vms, err := open(t, i).VMs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(vms) > 0 {
+			return
+		}
+	}
+	forgetSecrets(t)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func prepareBoot(t *testing.T, h *Host) (work, reverse func() error) {
+	vm := name(t)
+	work = func() error {
+		_, err := h.Boot(t.Context(), vm, BootOptions{Image: "guest", Size: 100 << 20, Memory: guestMemory})
+		return err
+	}
+	return work, func() error { _, err := h.Remove(t.Context(), vm); return err }
+}
+
+func prepareCreateDisk(t *testing.T, h *Host) (work, reverse func() error) {
+	const id = "7a2d3c51-1f6e-4a0e-9a55-9d4c5e0c0a01"
+	work = func() error {
+		_, err := h.CreateDisk(t.Context(), DiskOptions{Image: "guest", Size: 100 << 20, UUID: id})
+		return err
+	}
+	return work, func() error { return h.RemoveDisk(t.Context(), id) }
+}
+
+func prepareCreateVolume(t *testing.T, h *Host) (work, reverse func() error) {
+	work = func() error {
+		_, err := h.CreateVolume(t.Context(), "fault", disk.GiB)
+		return err
+	}
+	return work, func() error { return h.RemoveVolume(t.Context(), "fault") }
+}
+
+func prepareImport(t *testing.T, h *Host) (work, reverse func() error) {
+	file := filepath.Join(t.TempDir(), "fault.raw")
+	must(t, os.WriteFile(file, []byte("some data that is not zero"), 0o600))
+	must(t, os.Truncate(file, 1<<20))
+	work = func() error {
+		_, err := h.ImportImage(t.Context(), file, ImportOptions{})
+		return err
+	}
+	return work, func() error { return h.RemoveImage(t.Context(), "fault") }
+}
+
+func prepareStart(t *testing.T, h *Host) (work, reverse func() error) {
+	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
+	work = func() error { _, err := h.Start(t.Context(), vm.Name); return err }
+	return work, func() error { _, err := h.Stop(t.Context(), vm.Name, true); return err }
+}
+
+// prepareAttach has a guest that runs: undoing an attach needs its consent.
+func prepareAttach(t *testing.T, h *Host) (work, reverse func() error) {
+	vm, v := guest(t, h), volume(t, h)
+	consoleOf(vm.Name).writes(t, 0, "vda")
+	t.Cleanup(func() { _, _ = h.Detach(context.WithoutCancel(t.Context()), vm.Name, v.ID) })
+	work = func() error { _, err := h.Attach(t.Context(), vm.Name, v.ID, AttachOptions{}); return err }
+	return work, func() error { _, err := h.Detach(t.Context(), vm.Name, v.ID); return err }
+}
+
+func prepareMigrate(t *testing.T, h *Host) (work, reverse func() error) {
+	vm := guest(t, h)
+	back := open(t, 1)
+	work = func() error {
+		_, err := h.Migrate(t.Context(), vm.Name, testLab.Hosts[1].URI, MigrateOptions{})
+		return err
+	}
+	return work, func() error {
+		_, err := back.Migrate(t.Context(), vm.Name, testLab.Hosts[0].URI, MigrateOptions{NoCheck: true})
+		return err
+	}
+}
+
+// A removal does not roll back: after any failure, running it again finishes it.
+func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
+	for _, w := range []struct {
+		name    string
+		prepare func(t *testing.T, h *Host) (make, remove func() error)
+	}{
+		{"remove", func(t *testing.T, h *Host) (func() error, func() error) { return prepareBoot(t, h) }},
+		{"remove volume", func(t *testing.T, h *Host) (func() error, func() error) { return prepareCreateVolume(t, h) }},
+		{"detach", func(t *testing.T, h *Host) (func() error, func() error) { return prepareAttach(t, h) }},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			h := open(t, 0)
+			create, remove := w.prepare(t, h)
+			must(t, create())
+			all := points(t, h, remove)
+			must(t, create())
+			must(t, remove())
+			was := stateNow(t)
+			for _, p := range all {
+				t.Run(fmt.Sprint(p), func(t *testing.T) {
+					must(t, create())
+					if err := failAt(h, p, remove); !errors.Is(err, errTest) {
+						t.Errorf("error is %v", err)
+					}
+					// The last step may have been done: then there is nothing left.
+					if err := remove(); err != nil && !errors.Is(err, disk.ErrNotFound) && !errors.Is(err, domain.ErrNotFound) {
+						t.Error(err)
+					}
+					was.unchanged(t)
+				})
+			}
+		})
+	}
+}

@@ -1,0 +1,339 @@
+// The lab that the tests of this package run on, and what they look at.
+
+package vmdisk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/lab"
+	"github.com/vmdisk/vmdisk/secret"
+)
+
+// guestMemory is what the lab's guest is made for, in bytes.
+const guestMemory = 128 << 20
+
+var testLab *lab.Lab
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+// testMain uses the lab in $VMDISK_LAB, which `make test` starts once for all
+// packages, or one of its own. Whatever is missing for it is a failure.
+func testMain(m *testing.M) int {
+	ctx := context.Background()
+	var err error
+	if dir := os.Getenv("VMDISK_LAB"); dir != "" {
+		testLab, err = lab.Open(dir)
+	} else {
+		testLab, err = lab.Up(ctx, lab.Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid())})
+		if err == nil {
+			defer func() { _ = testLab.Down(ctx) }()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "no lab:", err)
+		return 1
+	}
+	if err := importGuest(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "no guest image:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := leftovers(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "the tests left behind:", err)
+		return 1
+	}
+	return code
+}
+
+// importGuest puts the guest into images/guest, once.
+func importGuest(ctx context.Context) (err error) {
+	h, err := Open(ctx, config(0))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	_, err = h.ImportImage(ctx, testLab.Guest, ImportOptions{ID: "guest"})
+	if errors.Is(err, disk.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+func leftovers(ctx context.Context) error {
+	for i := range testLab.Hosts {
+		h, err := Open(ctx, config(i))
+		if err != nil {
+			return err
+		}
+		vms, err := h.VMs(ctx)
+		disks, diskErr := h.Disks(ctx)
+		volumes, volumeErr := h.Volumes(ctx)
+		if err := errors.Join(err, diskErr, volumeErr, h.Close()); err != nil {
+			return err
+		}
+		if len(vms)+len(disks)+len(volumes) > 0 {
+			return fmt.Errorf("machines %v, disks %v, volumes %v", vms, disks, volumes)
+		}
+	}
+	return nil
+}
+
+func config(i int) Config {
+	return Config{Ceph: disk.Config{Conf: testLab.Conf}, URI: testLab.Hosts[i].URI}
+}
+
+// open is a Host on one of the lab's two; a reference that it leaks fails the
+// test.
+func open(t testing.TB, i int) *Host {
+	t.Helper()
+	h, err := Open(t.Context(), config(i))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// name is a machine's name that no other test has.
+func name(t testing.TB) string {
+	return strings.ToLower(strings.NewReplacer("/", "-", " ", "-", "#", "").Replace(t.Name())) +
+		fmt.Sprintf("-%d", time.Now().UnixMilli()%1e6)
+}
+
+// guest is a machine on the lab's guest image that is removed from wherever it
+// is when the test ends.
+func guest(t testing.TB, h *Host) VM {
+	t.Helper()
+	return bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory})
+}
+
+func bootOf(t testing.TB, h *Host, o BootOptions) VM {
+	t.Helper()
+	vm, err := h.Boot(t.Context(), name(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeAnywhere(t, vm.UUID) })
+	return vm
+}
+
+func removeAnywhere(t testing.TB, vm string) {
+	t.Helper()
+	ctx := context.WithoutCancel(t.Context())
+	for i := range testLab.Hosts {
+		h, err := Open(ctx, config(i))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if _, err := h.VM(ctx, vm); err == nil {
+			_, err = h.Remove(ctx, vm)
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// volume is a volume of 1 GiB that is removed when the test ends.
+func volume(t testing.TB, h *Host) disk.Volume {
+	t.Helper()
+	v, err := h.CreateVolume(t.Context(), "", disk.GiB)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := h.RemoveVolume(context.WithoutCancel(t.Context()), v.ID)
+		if err != nil && !errors.Is(err, disk.ErrNotFound) {
+			t.Error(err)
+		}
+	})
+	return v
+}
+
+// waiting bounds what a test waits for a guest.
+func waiting(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// console reads what a guest says, on every host that it was on.
+type console []*lab.Console
+
+func consoleOf(vm string) console {
+	var c console
+	for _, host := range testLab.Hosts {
+		c = append(c, testLab.Console(host, vm))
+	}
+	return c
+}
+
+func (c console) acked(t testing.TB, target string) (top uint64) {
+	t.Helper()
+	for _, one := range c {
+		n, err := one.Acked(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		top = max(top, n)
+	}
+	return top
+}
+
+// writes waits until the guest, on the host, has seen new writes acknowledged.
+func (c console) writes(t testing.TB, host int, target string) {
+	t.Helper()
+	if _, err := c[host].WaitAcked(waiting(t), target, c.acked(t, target)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// state is everything that a workflow could leave: what rados and both libvirts
+// hold, one line a thing.
+type state []string
+
+// stateNow reads it with other means than the library's.
+func stateNow(t testing.TB) state {
+	t.Helper()
+	s := slices.Concat(rbdState(t), libvirtState(t))
+	slices.Sort(s)
+	return s
+}
+
+// rbdState lists the rados objects but those that hold data: an image is its
+// header, a snapshot or protection is in it, an owner or a lock has its own.
+func rbdState(t testing.TB) state {
+	t.Helper()
+	var s state
+	withCeph(t, func(conn *rados.Conn) {
+		for _, pool := range []string{disk.ImagePool, disk.VMPool, disk.VolumePool} {
+			io, err := conn.OpenIOContext(pool)
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = io.ListObjects(func(object string) {
+				if !strings.HasPrefix(object, "rbd_data.") {
+					s = append(s, "object "+pool+"/"+object)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, object := range []string{"rbd_directory", "rbd_children", "rbd_trash"} {
+				omap, err := io.GetAllOmapValues(object, "", "", 1000)
+				if err != nil && !errors.Is(err, rados.ErrNotFound) {
+					t.Fatal(err)
+				}
+				for key, value := range omap {
+					s = append(s, fmt.Sprintf("omap %s/%s %q %q", pool, object, key, value))
+				}
+			}
+			io.Destroy()
+		}
+	})
+	return s
+}
+
+func withCeph(t testing.TB, f func(*rados.Conn)) {
+	t.Helper()
+	conn, err := rados.NewConnWithUser("admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.ReadConfigFile(testLab.Conf); err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range []string{"log_file", "admin_socket"} {
+		if err := conn.SetConfigOption(option, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := conn.Connect(); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Shutdown()
+	f(conn)
+}
+
+func libvirtState(t testing.TB) state {
+	t.Helper()
+	var s state
+	for _, host := range testLab.Hosts {
+		conn, err := domain.Connect(t.Context(), host.URI, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		vms, err := domain.List(t.Context(), conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, vm := range vms {
+			text, err := json.Marshal(vm)
+			if err != nil {
+				t.Fatal(err)
+			}
+			targets, err := domain.Targets(t.Context(), conn, vm.UUID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s = append(s, fmt.Sprintf("domain %s %s %v", host.Name, text, targets))
+		}
+		secrets, err := secret.List(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range secrets {
+			s = append(s, fmt.Sprintf("secret %s %s", host.Name, one.UUID))
+		}
+		if left, err := conn.Close(); err != nil || left != 0 {
+			t.Fatalf("libvirt references left: %d, %v", left, err)
+		}
+	}
+	return s
+}
+
+// unchanged compares with the state before.
+func (s state) unchanged(t testing.TB) {
+	t.Helper()
+	if diff := cmp.Diff(s, stateNow(t)); diff != "" {
+		t.Errorf("state changed (-before +after):\n%s", diff)
+	}
+}
+
+// forgetSecrets removes both hosts' secrets, so that workflows have to set them.
+func forgetSecrets(t testing.TB) {
+	t.Helper()
+	for _, host := range testLab.Hosts {
+		conn, err := domain.Connect(t.Context(), host.URI, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := secret.List(conn)
+		for _, one := range all {
+			err = errors.Join(err, secret.Remove(conn, one.UUID))
+		}
+		if _, closeErr := conn.Close(); err != nil || closeErr != nil {
+			t.Fatal(err, closeErr)
+		}
+	}
+}

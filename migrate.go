@@ -1,0 +1,210 @@
+// Migrate: a running machine to another host.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/migrate"
+	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
+)
+
+// MigrateOptions say how a machine is moved.
+type MigrateOptions struct {
+	NoCheck bool // skip the preflight
+}
+
+// Migration is a machine that moved.
+type Migration struct {
+	VM   string
+	From string // host names
+	To   string
+	migrate.Result
+}
+
+// move is the state that the steps share.
+type move struct {
+	h       *Host
+	cluster *disk.Cluster
+	from    *libvirt.Connect
+	to      *libvirt.Connect
+	uri     string
+	vm      domain.Info
+	secret  secret.Secret
+	checks  []migrate.Check
+	moved   bool
+	result  Migration
+}
+
+// Migrate moves a running machine to dest, a libvirt URI, or a host name that
+// gets the scheme and path of [Config.URI]. The URI must be good for the source
+// host too, which talks to the destination directly.
+//
+// The destination gets the libvirt secret first, then the preflight asks whether
+// it can run the machine, see [migrate.Preflight]. If ctx ends during the move it
+// is aborted and the machine runs on the source. Whatever fails, it runs where it
+// was, unless the error is [migrate.ErrLost].
+//
+// Similar to: virsh migrate --live --p2p --persistent --undefinesource.
+func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (Migration, error) {
+	const op = "migrate"
+	m := &move{h: h}
+	if err := m.prepare(ctx, vm, dest); err != nil {
+		return Migration{}, failed(op, vm, err)
+	}
+	defer m.to.Close()
+	steps := []step{h.secretStep(m.cluster, m.to, &m.secret)}
+	if !o.NoCheck {
+		steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
+	}
+	steps = append(steps,
+		step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true},
+		step{name: "record", detail: func() string { return "volumes of " + m.vm.Name }, do: m.record})
+	err := h.run(ctx, op, m.vm.Name, steps...)
+	if m.moved {
+		h.keepSecret()
+	}
+	return m.result, err
+}
+
+// CheckMigration asks what [Host.Migrate] would ask and moves nothing. A secret
+// that it had to set on the destination for that is removed again. The checks
+// are valid also if the error is a [*migrate.CheckError].
+func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.Check, error) {
+	m := &move{h: h}
+	if err := m.prepare(ctx, vm, dest); err != nil {
+		return nil, failed("migrate", vm, err)
+	}
+	defer m.to.Close()
+	give := h.secretStep(m.cluster, m.to, &m.secret)
+	if err := give.do(ctx); err != nil {
+		return nil, failed("migrate", vm, err)
+	}
+	err := m.check(ctx)
+	return m.checks, errors.Join(failed("migrate", vm, err), give.undo(context.WithoutCancel(ctx)))
+}
+
+func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
+	if m.uri, err = domain.RemoteURI(m.h.cfg.URI, dest); err != nil {
+		return err
+	}
+	if m.cluster, m.from, err = m.h.both(ctx); err != nil {
+		return err
+	}
+	if m.vm, err = domain.Find(ctx, m.from, vm); err != nil {
+		return err
+	}
+	if !m.vm.Running {
+		return &domain.Error{Object: "VM " + m.vm.Name, Kind: domain.ErrNotRunning, Reason: "is " + m.vm.State}
+	}
+	if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err != nil {
+		return err
+	}
+	if err = m.meet(); err != nil {
+		m.to.Close()
+	}
+	return err
+}
+
+// meet learns the hosts' names and refuses a destination that is the source,
+// with or without a preflight, before it gets a secret.
+func (m *move) meet() error {
+	from, err := domain.DescribeNode(m.from)
+	if err != nil {
+		return err
+	}
+	to, err := domain.DescribeNode(m.to)
+	if err != nil {
+		return err
+	}
+	if from.UUID == to.UUID {
+		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, to.Hostname, migrate.ErrSameHost)
+	}
+	m.result = Migration{VM: m.vm.Name, From: from.Hostname, To: to.Hostname}
+	return nil
+}
+
+func (m *move) check(ctx context.Context) error {
+	probe, err := m.probe(ctx)
+	if err != nil {
+		return err
+	}
+	m.checks, err = migrate.Preflight(ctx, migrate.Plan{
+		VM: m.vm.UUID, Source: m.from, Dest: m.to, Probe: probe, Timeout: m.h.cfg.Timeout,
+	})
+	return err
+}
+
+// probe is a disk for the destination to open: the snapshot that the machine's
+// first disk was cloned from, which is never written to; or the disk itself,
+// which a paused QEMU does not write to either.
+func (m *move) probe(ctx context.Context) (*domain.Disk, error) {
+	for _, has := range m.vm.Disks {
+		if has.Pool == "" {
+			continue
+		}
+		n := disk.Name{Pool: has.Pool, Image: has.Image}
+		from, err := m.cluster.Parent(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		if from.Image != "" {
+			n = from
+		}
+		d, err := m.h.rbdDisk(ctx, m.cluster, n, m.secret.UUID)
+		d.Snapshot = n.Snap
+		return &d, err
+	}
+	return nil, nil
+}
+
+func (m *move) verdict() string {
+	if len(m.checks) == 0 {
+		return m.result.To
+	}
+	fit := 0
+	for _, c := range m.checks {
+		if c.OK {
+			fit++
+		}
+	}
+	return fmt.Sprintf("%s: %d of %d fit", m.result.To, fit, len(m.checks))
+}
+
+func (m *move) copy(ctx context.Context) error {
+	monitors, err := m.cluster.Monitors(ctx)
+	if err != nil {
+		return err
+	}
+	m.result.Result, err = migrate.Run(ctx, migrate.Move{
+		VM: m.vm.Name, Source: m.from, Dest: m.to, DestURI: m.uri,
+		Rewrite: func(xml string) (string, bool, error) {
+			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
+		},
+		Report: func(p migrate.Progress) {
+			m.h.emit(Event{Kind: Progress, Op: "migrate", Object: m.vm.Name, Step: "copy",
+				Detail: "dirty " + disk.FormatSize(p.Dirty) + "/s",
+				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed})
+		},
+	})
+	m.moved = err == nil
+	return err
+}
+
+// record notes on the machine's volumes where it is now.
+func (m *move) record(ctx context.Context) error {
+	var errs []error
+	for _, has := range m.vm.Disks {
+		if has.Pool == "" || has.Image == disk.RootDiskName(m.vm.UUID) {
+			continue
+		}
+		n := disk.Name{Pool: has.Pool, Image: has.Image}
+		errs = append(errs, m.cluster.Moved(ctx, n, m.vm.UUID, m.result.To))
+	}
+	return errors.Join(errs...)
+}

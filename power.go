@@ -1,0 +1,85 @@
+// Start and stop.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/secret"
+)
+
+// Start starts a machine, its disks' monitors and the secret brought up to date
+// first. One that runs already is fine.
+//
+// Similar to: virsh start.
+func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
+	const op = "start"
+	cluster, conn, err := h.both(ctx)
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	info, err := domain.Find(ctx, conn, vm)
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	if !info.Running {
+		var s secret.Secret
+		refresh := func(ctx context.Context) error {
+			monitors, err := cluster.Monitors(ctx)
+			if err != nil {
+				return err
+			}
+			return domain.Redefine(ctx, conn, info.UUID, func(xml string) (string, bool, error) {
+				return domain.Rewrite(xml, monitors, cluster.Conf(), s.UUID)
+			})
+		}
+		err := h.run(ctx, op, info.Name,
+			h.secretStep(cluster, conn, &s),
+			step{name: "refresh", detail: says("monitors of " + info.Name), do: refresh},
+			step{
+				name: "start", detail: says(info.Name),
+				do:   func(ctx context.Context) error { return domain.Start(ctx, conn, info.UUID) },
+				undo: func(ctx context.Context) error { return domain.Destroy(ctx, conn, info.UUID) },
+			})
+		if err != nil {
+			return VM{}, err
+		}
+		h.keepSecret()
+	}
+	return h.VM(ctx, info.UUID)
+}
+
+// Stop asks the guest to power off and waits until it has; with force its power
+// is cut instead. One that is off is fine. A guest that does not power off within
+// [Config.Timeout] is [domain.ErrTimeout] and goes on running.
+//
+// Similar to: virsh shutdown, and waiting; or virsh destroy.
+func (h *Host) Stop(ctx context.Context, vm string, force bool) (VM, error) {
+	const op = "stop"
+	conn, err := h.Libvirt(ctx)
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	info, err := domain.Find(ctx, conn, vm)
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	err = h.run(ctx, op, info.Name, step{name: "stop", detail: says(info.Name), do: func(ctx context.Context) error {
+		if force {
+			return domain.Destroy(ctx, conn, info.UUID)
+		}
+		ctx, cancel := h.guest(ctx)
+		defer cancel()
+		return domain.Shutdown(ctx, conn, info.UUID)
+	}})
+	var e *Error
+	if errors.As(err, &e) && errors.Is(err, domain.ErrTimeout) {
+		e.Next = "cut its power:  vmdisk stop --force " + info.Name
+	}
+	if err != nil {
+		return VM{}, err
+	}
+	return h.VM(ctx, info.UUID)
+}

@@ -1,0 +1,98 @@
+// Root disks without machines, for tools that define their own domains.
+
+package vmdisk
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// DiskOptions say what root disk to make.
+type DiskOptions struct {
+	Image string // [POOL/]ID[@SNAP] to clone
+	Size  int64  // bytes; 0 is the image's
+	UUID  string // of the machine that it is for; "" is a new one
+}
+
+// CreateDisk clones an image to UUID_disk and grows it, as [Host.Boot] does, and
+// makes no machine. On failure nothing is left.
+//
+// Similar to: rbd clone, rbd resize.
+func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error) {
+	const op = "create"
+	if o.UUID == "" {
+		o.UUID = uuid.NewString()
+	}
+	id, err := uuid.Parse(o.UUID)
+	if err != nil {
+		return disk.Disk{}, failed(op, "disk", badInput("UUID %q is not one", o.UUID))
+	}
+	image, err := disk.ParseImage(o.Image)
+	if err != nil {
+		return disk.Disk{}, failed(op, "disk", err)
+	}
+	b := &boot{h: h, name: id.String(), image: image}
+	b.o.Size = o.Size
+	b.root = disk.Name{Pool: h.cfg.VMPool, Image: disk.RootDiskName(id.String())}
+	if b.cluster, err = h.Cluster(ctx); err != nil {
+		return disk.Disk{}, failed(op, "disk", err)
+	}
+	if err := h.run(ctx, op, b.root.String(), b.diskSteps()...); err != nil {
+		return disk.Disk{}, err
+	}
+	d, err := b.cluster.Disk(ctx, b.root)
+	return d, failed(op, b.root.String(), err)
+}
+
+// Disks lists the root disks, with parent, use and watchers.
+//
+// Similar to: rbd ls -l vms, rbd du and rbd status.
+func (h *Host) Disks(ctx context.Context) ([]disk.Disk, error) {
+	cluster, err := h.Cluster(ctx)
+	if err != nil {
+		return nil, failed("list", "disks", err)
+	}
+	all, err := cluster.Disks(ctx, h.cfg.VMPool)
+	return all, failed("list", "disks", err)
+}
+
+// Disk describes one root disk, named by its machine's UUID, UUID_disk or
+// POOL/IMAGE.
+func (h *Host) Disk(ctx context.Context, spec string) (disk.Disk, error) {
+	cluster, name, err := h.diskName(ctx, spec)
+	if err != nil {
+		return disk.Disk{}, failed("inspect", spec, err)
+	}
+	d, err := cluster.Disk(ctx, name)
+	return d, failed("inspect", spec, err)
+}
+
+// RemoveDisk removes a root disk that nobody has open and nothing depends on. The
+// disk of a machine that is defined is better removed with it, see [Host.Remove].
+//
+// Similar to: rbd rm.
+func (h *Host) RemoveDisk(ctx context.Context, spec string) error {
+	cluster, name, err := h.diskName(ctx, spec)
+	if err != nil {
+		return failed("remove", spec, err)
+	}
+	if _, err := cluster.Size(ctx, name); err != nil {
+		return failed("remove", spec, err)
+	}
+	return h.run(ctx, "remove", name.String(), step{name: "remove", detail: name.String,
+		do: func(ctx context.Context) error { return cluster.RemoveDisk(ctx, name) }})
+}
+
+func (h *Host) diskName(ctx context.Context, spec string) (*disk.Cluster, disk.Name, error) {
+	name, err := disk.ParseRootDisk(spec)
+	if err != nil {
+		return nil, name, err
+	}
+	if name.Pool == disk.VMPool {
+		name.Pool = h.cfg.VMPool
+	}
+	cluster, err := h.Cluster(ctx)
+	return cluster, name, err
+}

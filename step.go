@@ -1,0 +1,147 @@
+// The step runner: a workflow is a table of steps, run in order and undone in
+// reverse.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// undoTimeout is how long all of a workflow's undoing may take. The caller's
+// cancellation does not stop it, so something else must.
+const undoTimeout = 2 * time.Minute
+
+// step is one side effect and its reverse. Undo is nil where there is nothing to
+// take back; it is called only if do succeeded, or timed out and may have: it
+// must take "not there" for done.
+type step struct {
+	name   string
+	detail func() string // what it works on or came to; asked before and after do
+	do     func(context.Context) error
+	undo   func(context.Context) error
+	// commit marks the point of no return: once it is done nothing is undone any
+	// more, the steps after it only tidy up.
+	commit bool
+}
+
+// phase is a moment of a step at which a test can make it fail.
+type phase int
+
+const (
+	before phase = iota
+	after
+)
+
+// run does the steps in order. If one fails, or ctx ends between two, those
+// that were done are undone, last first, unless one of them was the commit. The
+// steps after the commit are not stopped by ctx.
+func (h *Host) run(ctx context.Context, op, object string, steps ...step) error {
+	committed := false
+	for i, s := range steps {
+		err := h.do(ctx, op, object, s)
+		if s.commit && (err == nil || err.happened) {
+			committed = true
+			ctx = context.WithoutCancel(ctx)
+		}
+		if err == nil {
+			continue
+		}
+		undo := steps[:i]
+		switch {
+		case committed:
+			undo = nil
+		case err.happened:
+			undo = steps[:i+1]
+		}
+		e := &Error{Op: op, Object: object, Step: s.name, Err: err.cause, Next: next(object, err.cause)}
+		e.Left = h.undo(ctx, op, object, undo)
+		return e
+	}
+	return nil
+}
+
+// stepError is a step's failure, and whether its effect may be there.
+type stepError struct {
+	cause    error
+	happened bool
+}
+
+func (h *Host) do(ctx context.Context, op, object string, s step) *stepError {
+	event := Event{Kind: Started, Op: op, Object: object, Step: s.name, Detail: s.describe()}
+	h.emit(event)
+	begin := time.Now()
+	err := h.attempt(ctx, op, s)
+	event.Elapsed = time.Since(begin)
+	event.Detail = s.describe()
+	if err != nil {
+		event.Kind, event.Err = Failed, err.cause
+		h.emit(event)
+		return err
+	}
+	event.Kind = Done
+	h.emit(event)
+	return nil
+}
+
+func (h *Host) attempt(ctx context.Context, op string, s step) *stepError {
+	if err := ctx.Err(); err != nil {
+		return &stepError{cause: err}
+	}
+	if err := h.inject(op, s.name, before); err != nil {
+		return &stepError{cause: err}
+	}
+	if err := s.do(ctx); err != nil {
+		unknown := errors.Is(err, disk.ErrTimeout) || errors.Is(err, domain.ErrTimeout)
+		return &stepError{cause: err, happened: unknown}
+	}
+	if err := h.inject(op, s.name, after); err != nil {
+		return &stepError{cause: err, happened: true}
+	}
+	return nil
+}
+
+// inject lets a test fail a step; see [Host.fault].
+func (h *Host) inject(op, step string, when phase) error {
+	if h.fault == nil {
+		return nil
+	}
+	return h.fault(op, step, when)
+}
+
+// says is the detail of a step that knows it beforehand.
+func says(detail string) func() string { return func() string { return detail } }
+
+func (s step) describe() string {
+	if s.detail == nil {
+		return ""
+	}
+	return s.detail()
+}
+
+// undo takes the steps back and returns, by name, what it could not.
+func (h *Host) undo(ctx context.Context, op, object string, steps []step) []string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	var left []string
+	for i := len(steps) - 1; i >= 0; i-- {
+		s := steps[i]
+		if s.undo == nil {
+			continue
+		}
+		event := Event{Kind: Undone, Op: op, Object: object, Step: s.name, Detail: s.describe()}
+		begin := time.Now()
+		if err := s.undo(ctx); err != nil {
+			event.Kind, event.Err = UndoFailed, err
+			left = append(left, fmt.Sprintf("%s %s: %v", s.name, s.describe(), err))
+		}
+		event.Elapsed = time.Since(begin)
+		h.emit(event)
+	}
+	return left
+}

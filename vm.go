@@ -1,0 +1,107 @@
+// What there is: the machines of a host, and one of them.
+
+package vmdisk
+
+import (
+	"context"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// VM is a machine of the host.
+type VM struct {
+	Name  string   `json:"name"`
+	UUID  string   `json:"uuid"`
+	State string   `json:"state"` // as virsh says it: "running", "shut off"
+	Host  string   `json:"host"`
+	Disks []VMDisk `json:"disks"`
+}
+
+// VMDisk is a disk of a machine. Pool and Image are "" for one that is not in
+// Ceph; Size is then 0.
+type VMDisk struct {
+	Target string `json:"target"`
+	Pool   string `json:"pool"`
+	Image  string `json:"image"`
+	Size   int64  `json:"size"` // bytes
+	Cache  string `json:"cache"`
+}
+
+// VMs lists the machines of the host by name.
+//
+// Similar to: virsh list --all, with the disks and their sizes.
+func (h *Host) VMs(ctx context.Context) ([]VM, error) {
+	conn, err := h.Libvirt(ctx)
+	if err != nil {
+		return nil, failed("list", "VMs", err)
+	}
+	infos, err := domain.List(ctx, conn)
+	if err != nil {
+		return nil, failed("list", "VMs", err)
+	}
+	vms, err := h.describe(ctx, infos)
+	return vms, failed("list", "VMs", err)
+}
+
+// VM describes the machine with a name or UUID; [domain.ErrNotFound] if there is
+// none on this host.
+//
+// Similar to: virsh dominfo and domblklist.
+func (h *Host) VM(ctx context.Context, vm string) (VM, error) {
+	conn, err := h.Libvirt(ctx)
+	if err != nil {
+		return VM{}, failed("inspect", vm, err)
+	}
+	info, err := domain.Find(ctx, conn, vm)
+	if err != nil {
+		return VM{}, failed("inspect", vm, err)
+	}
+	vms, err := h.describe(ctx, []domain.Info{info})
+	if err != nil {
+		return VM{}, failed("inspect", vm, err)
+	}
+	return vms[0], nil
+}
+
+// describe adds the disks' sizes, for which Ceph is asked only if there are any.
+func (h *Host) describe(ctx context.Context, infos []domain.Info) ([]VM, error) {
+	conn, err := h.Libvirt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	hostname, err := conn.GetHostname()
+	if err != nil {
+		return nil, err
+	}
+	var names []disk.Name
+	for _, info := range infos {
+		for _, d := range info.Disks {
+			if d.Pool != "" {
+				names = append(names, disk.Name{Pool: d.Pool, Image: d.Image})
+			}
+		}
+	}
+	sizes := map[disk.Name]int64{}
+	if len(names) > 0 {
+		cluster, err := h.Cluster(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if sizes, err = cluster.Sizes(ctx, names); err != nil {
+			return nil, err
+		}
+	}
+	vms := []VM{}
+	for _, info := range infos {
+		vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
+		for _, d := range info.Disks {
+			vm.Disks = append(vm.Disks, VMDisk{
+				Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache,
+				Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
+			})
+		}
+		vms = append(vms, vm)
+	}
+	return vms, nil
+}
