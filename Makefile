@@ -1,0 +1,58 @@
+# make demo, make test and make build each install what they need, on Debian 12
+# and 13, as root.
+
+GO      ?= go
+LINT_VERSION := v2.15.0
+LINT    := bin/golangci-lint-$(LINT_VERSION)
+
+# go-ceph calls what its newest Ceph has; an older one is named by a tag. librbd's
+# header tells which is installed: 1.16 is Ceph 16 (Debian 12), 1.19 is Ceph 18.
+TAGS = $(shell awk '/define LIBRBD_VER_MINOR/ { if ($$3 <= 16) print "pacific"; else if ($$3 <= 18) print "quincy" }' \
+	/usr/include/rbd/librbd.h 2>/dev/null)
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+export GOFLAGS = -tags=$(TAGS)
+
+BUILD_PACKAGES := gcc libc6-dev pkg-config librbd-dev librados-dev libvirt-dev
+LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system libvirt-clients \
+	qemu-system-x86 qemu-block-extra qemu-utils busybox-static syslinux syslinux-common \
+	mtools dosfstools fdisk cpio e2fsprogs kmod iproute2
+TEST_PACKAGES  := libxml2-utils
+
+.PHONY: build demo test bench lint clean packages-build packages-lab packages-test
+
+build: packages-build
+	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/vmdisk ./cmd/vmdisk
+
+demo: build packages-lab
+	bin/vmdisk lab demo
+
+# The lab is started once and shared: the packages' tests run one after the
+# other, because each looks at the whole cluster for what it left behind.
+test: build packages-lab packages-test lint
+	bin/vmdisk lab run -- $(GO) test -race -p 1 -timeout 60m ./...
+
+bench: build packages-lab
+	bin/vmdisk lab run -- $(GO) test -run '^$$' -bench . -benchtime 10x -p 1 -timeout 60m ./...
+
+lint: packages-build $(LINT)
+	test -z "$$(gofmt -l .)"
+	$(GO) vet ./...
+	$(LINT) run ./...
+
+$(LINT):
+	GOFLAGS= GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $@
+
+# install PACKAGE... unless all are there, so that a second run asks nobody.
+install = dpkg-query -W -f '$${db:Status-Abbrev}\n' $(1) 2>/dev/null | grep -c '^ii' | grep -qx $(words $(1)) || \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
+
+packages-build:
+	@$(call install,$(BUILD_PACKAGES))
+packages-lab:
+	@$(call install,$(LAB_PACKAGES))
+packages-test:
+	@$(call install,$(TEST_PACKAGES))
+
+clean:
+	rm -rf bin

@@ -1,0 +1,141 @@
+// vmdisk boot
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/urfave/cli/v2"
+	"github.com/vmdisk/vmdisk"
+	"golang.org/x/sync/errgroup"
+)
+
+// bootWorkers is how many machines of one command boot at once.
+const bootWorkers = 8
+
+func bootCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "boot",
+		Usage:     "clone an image and start a machine on it",
+		ArgsUsage: "VM",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "image", Usage: "boot from a clone of `[POOL/]ID[@SNAP]`"},
+			&cli.StringFlag{Name: "size", Usage: "grow the root disk to `SIZE`", DefaultText: "the image's"},
+			&cli.StringFlag{Name: "memory", Usage: "memory of the machine, `SIZE`", Value: "1G"},
+			&cli.UintFlag{Name: "vcpus", Usage: "`NUMBER` of virtual CPUs", Value: vmdisk.DefaultVCPUs},
+			&cli.StringFlag{Name: "uuid", Usage: "`UUID` of the machine", DefaultText: "new"},
+			&cli.IntFlag{Name: "count", Usage: "boot `N` machines, VM-1 to VM-N", Value: 1},
+			&cli.StringFlag{Name: "domain-xml", Usage: "supply the root disk of the domain in `FILE` (- is standard input)"},
+			&cli.StringSliceFlag{Name: "network", Usage: "an interface in libvirt's network `NET`; may be repeated"},
+			&cli.BoolFlag{Name: "no-start", Usage: "define the machine and leave it off"},
+		},
+		Action: onHost(runBoot),
+	}
+}
+
+func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.arguments("VM")
+	if err != nil {
+		return err
+	}
+	o, err := bootOptions(c)
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("count") {
+		vm, err := h.Boot(ctx, args[0], o)
+		if err != nil {
+			return err
+		}
+		return c.ui.result(vm, "%s", bootedLine(vm))
+	}
+	vms, err := bootMany(ctx, h, args[0], c.Int("count"), o)
+	for _, vm := range vms {
+		if err := c.ui.text("%s", bootedLine(vm)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.ui.result(vms, ""), err)
+}
+
+func bootOptions(c *command) (o vmdisk.BootOptions, err error) {
+	if c.String("image") == "" {
+		return o, usagef("--image is missing; vmdisk image ls lists them")
+	}
+	if c.Int("count") < 1 || c.Int("count") > 1 && c.String("uuid") != "" {
+		return o, usagef("--count %d is not at least 1, or is given with --uuid", c.Int("count"))
+	}
+	if c.Uint("vcpus") == 0 {
+		return o, usagef("--vcpus is 0")
+	}
+	o = vmdisk.BootOptions{
+		Image: c.String("image"), UUID: c.String("uuid"), VCPUs: c.Uint("vcpus"),
+		Networks: c.StringSlice("network"), NoStart: c.Bool("no-start"),
+	}
+	if o.Size, err = optionalSize(c.String("size")); err != nil {
+		return o, err
+	}
+	if o.Memory, err = parseSize(c.String("memory")); err != nil {
+		return o, err
+	}
+	o.DomainXML, err = readXML(c)
+	return o, err
+}
+
+// readXML reads the caller's own domain, which then says what the flags would.
+func readXML(c *command) (string, error) {
+	path := c.String("domain-xml")
+	if path == "" {
+		return "", nil
+	}
+	for _, flag := range []string{"memory", "vcpus", "network"} {
+		if c.IsSet(flag) {
+			return "", usagef("--%s and --domain-xml exclude each other: the domain says it", flag)
+		}
+	}
+	if path == "-" {
+		path = "/dev/stdin"
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", usagef("domain XML: %v", err)
+	}
+	if len(data) == 0 {
+		return "", usagef("domain XML %s is empty", path)
+	}
+	return string(data), nil
+}
+
+// bootMany boots NAME-1 to NAME-N and returns those that run, also if one does
+// not.
+func bootMany(ctx context.Context, h *vmdisk.Host, name string, count int, o vmdisk.BootOptions) ([]vmdisk.VM, error) {
+	booted := make([]*vmdisk.VM, count)
+	errs := make([]error, count)
+	var group errgroup.Group
+	group.SetLimit(bootWorkers)
+	for i := range count {
+		group.Go(func() error {
+			vm, err := h.Boot(ctx, fmt.Sprintf("%s-%d", name, i+1), o)
+			if err == nil {
+				booted[i] = &vm
+			}
+			errs[i] = err
+			return nil
+		})
+	}
+	_ = group.Wait()
+	vms := []vmdisk.VM{}
+	for _, vm := range booted {
+		if vm != nil {
+			vms = append(vms, *vm)
+		}
+	}
+	return vms, errors.Join(errs...)
+}
+
+func bootedLine(vm vmdisk.VM) string {
+	return fmt.Sprintf("%s is %s on %s, %s", vm.Name, vm.State, vm.Host, vm.UUID)
+}

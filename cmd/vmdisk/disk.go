@@ -1,0 +1,131 @@
+// vmdisk disk create, ls, info, rm
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"github.com/vmdisk/vmdisk"
+	"github.com/vmdisk/vmdisk/disk"
+	"golang.org/x/sync/errgroup"
+)
+
+func diskCommand() *cli.Command {
+	return &cli.Command{
+		Name: "disk", Usage: "root disks without machines, for tools with domains of their own",
+		Subcommands: []*cli.Command{
+			{
+				Name: "create", Usage: "clone an image to UUID_disk",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "image", Usage: "clone `[POOL/]ID[@SNAP]`"},
+					&cli.StringFlag{Name: "size", Usage: "grow to `SIZE`", DefaultText: "the image's"},
+					&cli.StringFlag{Name: "uuid", Usage: "`UUID` of the machine that it is for", DefaultText: "new"},
+					&cli.IntFlag{Name: "count", Usage: "make `N` disks", Value: 1},
+				},
+				Action: onHost(runDiskCreate),
+			},
+			{Name: "ls", Aliases: []string{"list"}, Usage: "list root disks", Action: onHost(runDiskLs)},
+			{Name: "info", Usage: "describe a root disk", ArgsUsage: "UUID|IMAGE", Action: onHost(runDiskInfo)},
+			{Name: "rm", Usage: "remove a root disk that nobody uses", ArgsUsage: "UUID|IMAGE", Action: onHost(runDiskRm)},
+		},
+	}
+}
+
+func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
+	if _, err := c.arguments(); err != nil {
+		return err
+	}
+	if c.String("image") == "" {
+		return usagef("--image is missing; vmdisk image ls lists them")
+	}
+	size, err := optionalSize(c.String("size"))
+	if err != nil {
+		return err
+	}
+	count := c.Int("count")
+	if count < 1 || count > 1 && c.String("uuid") != "" {
+		return usagef("--count %d is not at least 1, or is given with --uuid", count)
+	}
+	disks, err := createDisks(ctx, h, count, vmdisk.DiskOptions{Image: c.String("image"), Size: size, UUID: c.String("uuid")})
+	for _, d := range disks {
+		if err := c.ui.text("%s", d.Name()); err != nil {
+			return err
+		}
+	}
+	return errors.Join(c.ui.result(disks, ""), err)
+}
+
+func createDisks(ctx context.Context, h *vmdisk.Host, count int, o vmdisk.DiskOptions) ([]disk.Disk, error) {
+	made := make([]disk.Disk, count)
+	errs := make([]error, count)
+	var group errgroup.Group
+	group.SetLimit(bootWorkers)
+	for i := range count {
+		group.Go(func() error {
+			made[i], errs[i] = h.CreateDisk(ctx, o)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	disks := []disk.Disk{}
+	for i, d := range made {
+		if errs[i] == nil {
+			disks = append(disks, d)
+		}
+	}
+	return disks, errors.Join(errs...)
+}
+
+func runDiskLs(ctx context.Context, c *command, h *vmdisk.Host) error {
+	if _, err := c.arguments(); err != nil {
+		return err
+	}
+	disks, err := h.Disks(ctx)
+	if err != nil {
+		return err
+	}
+	var rows []string
+	for _, d := range disks {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s", d.Image, disk.FormatSize(d.Size), disk.FormatSize(d.Used), len(d.Watchers), orDash(d.Parent)))
+	}
+	return c.ui.table(disks, "no disks", "IMAGE\tSIZE\tUSED\tOPEN\tPARENT", rows)
+}
+
+func runDiskInfo(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.arguments("UUID|IMAGE")
+	if err != nil {
+		return err
+	}
+	d, err := h.Disk(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	var watchers []string
+	for _, w := range d.Watchers {
+		watchers = append(watchers, w.String())
+	}
+	return c.ui.result(d, "image   %s\nsize    %s\nused    %s\nparent  %s\nopen    %s", d.Name(),
+		disk.FormatSize(d.Size), disk.FormatSize(d.Used), orDash(d.Parent), orDash(strings.Join(watchers, ", ")))
+}
+
+func runDiskRm(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.arguments("UUID|IMAGE")
+	if err != nil {
+		return err
+	}
+	if err := h.RemoveDisk(ctx, args[0]); err != nil {
+		return err
+	}
+	return c.ui.result(map[string]string{"image": args[0]}, "%s is removed", args[0])
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

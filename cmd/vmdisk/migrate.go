@@ -1,0 +1,71 @@
+// vmdisk migrate
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"github.com/vmdisk/vmdisk"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/migrate"
+)
+
+func migrateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "migrate", Usage: "move a running machine to another host", ArgsUsage: "VM DEST",
+		Description: "DEST is a libvirt URI, or a host name that gets the scheme and path of --connect.\nThe source host uses it too. Ctrl-C aborts the move; the machine stays where it was.",
+		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine"},
+			&cli.BoolFlag{Name: "no-check", Usage: "do not ask"},
+		},
+		Action: onHost(runMigrate),
+	}
+}
+
+func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.arguments("VM", "DEST")
+	if err != nil {
+		return err
+	}
+	if c.Bool("check") && c.Bool("no-check") {
+		return usagef("--check and --no-check exclude each other")
+	}
+	if c.Bool("check") {
+		return runCheck(ctx, c, h, args[0], args[1])
+	}
+	m, err := h.Migrate(ctx, args[0], args[1], vmdisk.MigrateOptions{NoCheck: c.Bool("no-check")})
+	if err != nil {
+		return err
+	}
+	value := struct {
+		VM          string `json:"vm"`
+		From        string `json:"from"`
+		To          string `json:"to"`
+		Elapsed     int64  `json:"elapsed_ms"`
+		Downtime    int64  `json:"downtime_ms"`
+		Transferred int64  `json:"transferred_bytes"`
+	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred}
+	return c.ui.result(value, "%s runs on %s: %.1f s, downtime %d ms, %s sent",
+		m.VM, m.To, m.Elapsed.Seconds(), m.Downtime/time.Millisecond, disk.FormatSize(m.Transferred))
+}
+
+func runCheck(ctx context.Context, c *command, h *vmdisk.Host, vm, dest string) error {
+	checks, err := h.CheckMigration(ctx, vm, dest)
+	var failed *migrate.CheckError
+	if err != nil && !errors.As(err, &failed) {
+		return err
+	}
+	var rows []string
+	for _, check := range checks {
+		verdict := "ok"
+		if !check.OK {
+			verdict = "NO"
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", check.Name, verdict, check.Detail))
+	}
+	return errors.Join(c.ui.table(checks, "no checks", "CHECK\tFIT\tDETAIL", rows), err)
+}

@@ -1,0 +1,158 @@
+// vmdisk ls, info, start, stop, rm, resize
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"github.com/vmdisk/vmdisk"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+func lsCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ls", Aliases: []string{"list"}, Usage: "list the machines of the host",
+		Action: onHost(func(ctx context.Context, c *command, h *vmdisk.Host) error {
+			if _, err := c.arguments(); err != nil {
+				return err
+			}
+			vms, err := h.VMs(ctx)
+			if err != nil {
+				return err
+			}
+			var rows []string
+			for _, vm := range vms {
+				rows = append(rows, strings.Join([]string{vm.Name, vm.State, diskSummary(vm), vm.UUID}, "\t"))
+			}
+			return c.ui.table(vms, "no machines", "NAME\tSTATE\tDISKS\tUUID", rows)
+		}),
+	}
+}
+
+func diskSummary(vm vmdisk.VM) string {
+	var all []string
+	for _, d := range vm.Disks {
+		s := d.Target
+		if d.Pool != "" {
+			s += " " + disk.FormatSize(d.Size)
+		}
+		all = append(all, s)
+	}
+	if len(all) == 0 {
+		return "-"
+	}
+	return strings.Join(all, ", ")
+}
+
+func infoCommand() *cli.Command {
+	return &cli.Command{
+		Name: "info", Usage: "describe a machine", ArgsUsage: "VM",
+		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
+			v, err := h.VM(ctx, vm)
+			if err != nil {
+				return err
+			}
+			return c.ui.result(v, "%s", describeVM(v))
+		}),
+	}
+}
+
+func describeVM(vm vmdisk.VM) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "name   %s\nuuid   %s\nstate  %s\nhost   %s", vm.Name, vm.UUID, vm.State, vm.Host)
+	for _, d := range vm.Disks {
+		what := "not in Ceph"
+		if d.Pool != "" {
+			what = fmt.Sprintf("%s/%s, %s, cache %s", d.Pool, d.Image, disk.FormatSize(d.Size), d.Cache)
+		}
+		fmt.Fprintf(&b, "\n%-6s %s", d.Target, what)
+	}
+	return b.String()
+}
+
+func startCommand() *cli.Command {
+	return &cli.Command{
+		Name: "start", Usage: "start a machine", ArgsUsage: "VM",
+		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
+			v, err := h.Start(ctx, vm)
+			if err != nil {
+				return err
+			}
+			return c.ui.result(v, "%s", bootedLine(v))
+		}),
+	}
+}
+
+func stopCommand() *cli.Command {
+	return &cli.Command{
+		Name: "stop", Usage: "ask a machine's guest to power off, and wait", ArgsUsage: "VM",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "cut the power instead"}},
+		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
+			v, err := h.Stop(ctx, vm, c.Bool("force"))
+			if err != nil {
+				return err
+			}
+			return c.ui.result(v, "%s", bootedLine(v))
+		}),
+	}
+}
+
+func rmCommand() *cli.Command {
+	return &cli.Command{
+		Name: "rm", Usage: "end a machine and remove its disks; volumes stay", ArgsUsage: "VM",
+		Description: "Safe to run again: an interrupted rm is finished by the next one. The UUID also\nremoves the disks of a machine that is not defined any more.",
+		Flags:       []cli.Flag{&cli.BoolFlag{Name: "ignore-not-found", Usage: "succeed if there is no such machine"}},
+		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
+			r, err := h.Remove(ctx, vm)
+			if c.Bool("ignore-not-found") && errors.Is(err, domain.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			text := r.VM + " is removed"
+			if len(r.Kept) > 0 {
+				text += "; kept: " + strings.Join(r.Kept, ", ")
+			}
+			return c.ui.result(r, "%s", text)
+		}),
+	}
+}
+
+func resizeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "resize", Usage: "grow a machine's root disk, also while it runs", ArgsUsage: "VM SIZE",
+		Description: "SIZE is the new size (20G) or how much to grow by (+10G).",
+		Action: onHost(func(ctx context.Context, c *command, h *vmdisk.Host) error {
+			args, err := c.arguments("VM", "SIZE")
+			if err != nil {
+				return err
+			}
+			size, by, err := parseGrowth(args[1])
+			if err != nil {
+				return err
+			}
+			vm, err := h.Resize(ctx, args[0], size, by)
+			if err != nil {
+				return err
+			}
+			return c.ui.result(vm, "%s: %s", vm.Name, diskSummary(vm))
+		}),
+	}
+}
+
+// onVM is an action on one machine.
+func onVM(f func(context.Context, *command, *vmdisk.Host, string) error) cli.ActionFunc {
+	return onHost(func(ctx context.Context, c *command, h *vmdisk.Host) error {
+		args, err := c.arguments("VM")
+		if err != nil {
+			return err
+		}
+		return f(ctx, c, h, args[0])
+	})
+}
