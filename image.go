@@ -4,6 +4,7 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"strings"
 
@@ -46,28 +47,73 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 		return disk.Image{}, failed(op, path, err)
 	}
 	name.Snap = ""
-	var image disk.Image
-	ours := false // a failed import removes what it made by itself
-	err = h.run(ctx, op, name.Image, step{
-		name: "copy",
-		detail: func() string {
-			return src.Format() + " " + filepath.Base(path) + " → " + name.String() + ", " + disk.FormatSize(src.Size())
-		},
-		do: func(ctx context.Context) (err error) {
-			image, err = cluster.ImportImage(ctx, name, src, func(done, total int64) {
-				h.emit(Event{Kind: Progress, Op: op, Object: name.Image, Step: "copy", Bytes: done, Total: total})
-			})
-			ours = err == nil
-			return err
-		},
-		undo: func(ctx context.Context) error {
-			if !ours {
-				return nil
-			}
-			return cluster.RemoveImage(ctx, name)
-		},
+	i := &importing{h: h, cluster: cluster, src: src, name: name}
+	if err := h.run(ctx, op, name.Image, i.steps(filepath.Base(path))...); err != nil {
+		return disk.Image{}, err
+	}
+	image, err := cluster.Image(ctx, name)
+	return image, failed(op, path, err)
+}
+
+// importing is the state that the steps share.
+type importing struct {
+	h       *Host
+	cluster *disk.Cluster
+	src     *disk.Source
+	name    disk.Name
+	part    disk.Name // what it is called until it is whole
+	named   bool
+}
+
+func (i *importing) steps(file string) []step {
+	snap := i.name
+	snap.Snap = disk.ImageSnapshot
+	return []step{
+		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), do: i.create, undo: i.remove},
+		{name: "copy", detail: says(i.src.Format() + " " + file), do: i.copy},
+		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.SnapshotImage(ctx, i.part) }},
+		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.ProtectImage(ctx, i.part) }},
+		{name: "name", detail: says(i.name.String()), do: i.rename, undo: i.removeNamed},
+	}
+}
+
+func (i *importing) create(ctx context.Context) (err error) {
+	i.part, err = i.cluster.BeginImport(ctx, i.name, i.src.Size())
+	return err
+}
+
+// remove takes back all but the name. Nobody but an import uses that other name.
+func (i *importing) remove(ctx context.Context) error {
+	if i.part.Image == "" {
+		return nil
+	}
+	return ignoreNotFound(i.cluster.RemoveImage(ctx, i.part))
+}
+
+func (i *importing) copy(ctx context.Context) error {
+	return i.cluster.CopyImage(ctx, i.part, i.src, func(done, total int64) {
+		i.h.emit(Event{Kind: Progress, Op: "import", Object: i.name.Image, Step: "copy", Bytes: done, Total: total})
 	})
-	return image, err
+}
+
+func (i *importing) rename(ctx context.Context) error {
+	err := i.cluster.NameImage(ctx, i.part, i.name)
+	i.named = err == nil
+	return err
+}
+
+func (i *importing) removeNamed(ctx context.Context) error {
+	if !i.named {
+		return nil // should it have been named after all, it is whole
+	}
+	return ignoreNotFound(i.cluster.RemoveImage(ctx, i.name))
+}
+
+func ignoreNotFound(err error) error {
+	if errors.Is(err, disk.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // Images describes the images that machines can be booted from.

@@ -10,11 +10,13 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/lab"
@@ -50,6 +52,10 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if leaked.Load() {
+		fmt.Fprintln(os.Stderr, errLeaked)
+		code = 1
+	}
 	if err := leftovers(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "the tests left behind:", err)
 		return 1
@@ -91,7 +97,16 @@ func leftovers(ctx context.Context) error {
 }
 
 func config(i int) Config {
-	return Config{Ceph: disk.Config{Conf: testLab.Conf}, URI: testLab.Hosts[i].URI}
+	return Config{Ceph: disk.Config{Conf: testLab.Conf}, URI: testLab.Hosts[i].URI, Observe: watchLeaks}
+}
+
+var leaked atomic.Bool
+
+// watchLeaks notices a libvirt reference that a workflow did not give back.
+func watchLeaks(e Event) {
+	if errors.Is(e.Err, errLeaked) {
+		leaked.Store(true)
+	}
 }
 
 // open is a Host on one of the lab's two; a reference that it leaks fails the
@@ -112,8 +127,8 @@ func open(t testing.TB, i int) *Host {
 
 // name is a machine's name that no other test has.
 func name(t testing.TB) string {
-	return strings.ToLower(strings.NewReplacer("/", "-", " ", "-", "#", "").Replace(t.Name())) +
-		fmt.Sprintf("-%d", time.Now().UnixMilli()%1e6)
+	base := strings.ToLower(strings.NewReplacer("/", "-", " ", "-", "#", "").Replace(t.Name()))
+	return base + "-" + uuid.NewString()[:8]
 }
 
 // guest is a machine on the lab's guest image that is removed from wherever it

@@ -36,7 +36,7 @@ type move struct {
 	uri     string
 	vm      domain.Info
 	secret  secret.Secret
-	checks  []migrate.Check
+	report  migrate.Report
 	moved   bool
 	result  Migration
 }
@@ -57,7 +57,7 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return Migration{}, failed(op, vm, err)
 	}
-	defer m.to.Close()
+	defer m.close()
 	steps := []step{h.secretStep(m.cluster, m.to, &m.secret)}
 	if !o.NoCheck {
 		steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
@@ -80,13 +80,13 @@ func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.C
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return nil, failed("migrate", vm, err)
 	}
-	defer m.to.Close()
+	defer m.close()
 	give := h.secretStep(m.cluster, m.to, &m.secret)
 	if err := give.do(ctx); err != nil {
 		return nil, failed("migrate", vm, err)
 	}
 	err := m.check(ctx)
-	return m.checks, errors.Join(failed("migrate", vm, err), give.undo(context.WithoutCancel(ctx)))
+	return m.report.Checks, errors.Join(failed("migrate", vm, err), give.undo(context.WithoutCancel(ctx)))
 }
 
 func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
@@ -106,9 +106,18 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 		return err
 	}
 	if err = m.meet(); err != nil {
-		m.to.Close()
+		_, _ = m.to.Close()
 	}
 	return err
+}
+
+// close ends the connection to the destination, when the probe is gone: of one
+// that is not, AUTODESTROY makes an end now.
+func (m *move) close() {
+	_ = m.report.Wait()
+	if left, err := m.to.Close(); err == nil && left > 0 {
+		m.h.emit(Event{Kind: Warning, Op: "migrate", Object: m.vm.Name, Detail: errLeaked.Error(), Err: errLeaked})
+	}
 }
 
 // meet learns the hosts' names and refuses a destination that is the source,
@@ -134,7 +143,7 @@ func (m *move) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.checks, err = migrate.Preflight(ctx, migrate.Plan{
+	m.report, err = migrate.Preflight(ctx, migrate.Plan{
 		VM: m.vm.UUID, Source: m.from, Dest: m.to, Probe: probe, Timeout: m.h.cfg.Timeout,
 	})
 	return err
@@ -164,16 +173,16 @@ func (m *move) probe(ctx context.Context) (*domain.Disk, error) {
 }
 
 func (m *move) verdict() string {
-	if len(m.checks) == 0 {
+	if len(m.report.Checks) == 0 {
 		return m.result.To
 	}
 	fit := 0
-	for _, c := range m.checks {
+	for _, c := range m.report.Checks {
 		if c.OK {
 			fit++
 		}
 	}
-	return fmt.Sprintf("%s: %d of %d fit", m.result.To, fit, len(m.checks))
+	return fmt.Sprintf("%s: %d of %d fit", m.result.To, fit, len(m.report.Checks))
 }
 
 func (m *move) copy(ctx context.Context) error {

@@ -4,7 +4,6 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -44,62 +43,70 @@ func (c *Cluster) ImageURL(n Name) string {
 		url.PathEscape(n.Image), url.PathEscape(n.Snap))
 }
 
-// ImportImage copies a source into a new image and makes it cloneable: its
-// content verified, its snapshot taken and protected. It blocks for as long as
-// the copy takes; progress, which may be nil, is told bytes of the virtual size.
-// On failure or cancellation nothing is left; a process that is killed leaves
-// ID.importing, which the next import of that ID replaces.
+// An import is made under another name, step by step, and gets its own name when
+// it is whole: nobody ever sees a half one. [Cluster.BeginImport] returns that
+// other name; then follow CopyImage, SnapshotImage, ProtectImage and NameImage.
+// Until then RemoveImage undoes it all.
+
+// BeginImport makes an empty image for an import of size bytes. An ID that exists
+// is [ErrExists]. What an import that was killed has left is removed first; one
+// that still runs is [ErrInUse], after the 35 s in which the watch of a dead one
+// would have gone.
 //
-// An ID that exists is [ErrExists]; one that is being imported now [ErrInUse].
-//
-// Similar to: rbd import, and rbd snap create and protect.
-func (c *Cluster) ImportImage(ctx context.Context, n Name, src *Source, progress func(done, total int64)) (Image, error) {
+// Similar to: rbd create.
+func (c *Cluster) BeginImport(ctx context.Context, n Name, size int64) (part Name, err error) {
 	n.Snap = ""
 	if err := c.Absent(ctx, n); err != nil {
-		return Image{}, err
+		return Name{}, err
 	}
-	part := Name{Pool: n.Pool, Image: n.Image + importSuffix}
-	if err := c.removeStaleImport(ctx, part); err != nil {
-		return Image{}, err
-	}
-	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		if err := createImage(io, part, src.Size(), imageOrder); err != nil {
-			return err
-		}
-		err := c.fill(ctx, io, part, src, progress)
-		if err == nil {
-			err = wrap("name", n.String(), rbd.GetImage(io, part.Image).Rename(n.Image))
-		}
-		if err == nil {
-			return nil
-		}
-		// The caller's cancellation must not stop the clean-up.
-		return errors.Join(err, c.RemoveImage(context.WithoutCancel(ctx), part))
-	})
+	part = Name{Pool: n.Pool, Image: n.Image + importSuffix}
+	err = ignore(waitUnused(ctx, func() error { return c.RemoveImage(ctx, part) }), ErrNotFound)
 	if err != nil {
-		return Image{}, err
+		return Name{}, err
 	}
-	return c.Image(ctx, n)
-}
-
-// fill copies the source and takes the protected snapshot.
-func (c *Cluster) fill(ctx context.Context, io *rados.IOContext, n Name, src *Source, progress func(done, total int64)) error {
-	if err := copySource(ctx, io, n.Image, src, progress); err != nil {
-		return wrap("import", n.String(), err)
-	}
-	return c.edit(ctx, n, func(img *rbd.Image) error {
-		snap, err := img.CreateSnapshot(ImageSnapshot)
-		if err != nil {
-			return wrap("snapshot", n.String(), err)
-		}
-		return wrap("protect", n.String()+"@"+ImageSnapshot, snap.Protect())
+	return part, c.pool(ctx, part.Pool, func(io *rados.IOContext) error {
+		return createImage(io, part, size, imageOrder)
 	})
 }
 
-// removeStaleImport clears what a killed import left. One that still runs is
-// [ErrInUse], after the time in which the watch of a dead one would have gone.
-func (c *Cluster) removeStaleImport(ctx context.Context, part Name) error {
-	return ignore(waitUnused(ctx, func() error { return c.RemoveImage(ctx, part) }), ErrNotFound)
+// CopyImage copies a source into an image that BeginImport made and verifies
+// what Ceph holds. It blocks for as long as that takes; progress, which may be
+// nil, is told bytes of the virtual size.
+//
+// Similar to: rbd import.
+func (c *Cluster) CopyImage(ctx context.Context, part Name, src *Source, progress func(done, total int64)) error {
+	return c.pool(ctx, part.Pool, func(io *rados.IOContext) error {
+		return wrap("import", part.String(), copySource(ctx, io, part.Image, src, progress))
+	})
+}
+
+// SnapshotImage takes the snapshot "snap".
+//
+// Similar to: rbd snap create.
+func (c *Cluster) SnapshotImage(ctx context.Context, part Name) error {
+	return c.edit(ctx, part, func(img *rbd.Image) error {
+		_, err := img.CreateSnapshot(ImageSnapshot)
+		return wrap("snapshot", part.String(), err)
+	})
+}
+
+// ProtectImage protects the snapshot "snap".
+//
+// Similar to: rbd snap protect.
+func (c *Cluster) ProtectImage(ctx context.Context, part Name) error {
+	return c.edit(ctx, part, func(img *rbd.Image) error {
+		return wrap("protect", part.String(), img.GetSnapshot(ImageSnapshot).Protect())
+	})
+}
+
+// NameImage gives a finished import its name; it is [ErrExists] if somebody else
+// took it meanwhile.
+//
+// Similar to: rbd rename.
+func (c *Cluster) NameImage(ctx context.Context, part, n Name) error {
+	return c.pool(ctx, part.Pool, func(io *rados.IOContext) error {
+		return wrap("name", n.String(), rbd.GetImage(io, part.Image).Rename(n.Image))
+	})
 }
 
 // createImage makes an empty image of size bytes with objects of 2^order bytes.

@@ -68,7 +68,23 @@ func place(d *libvirtxml.Domain, root Disk) error {
 // placeholder is a disk with a target and no source, which only a CD drive or a
 // floppy may have.
 func placeholder(d *libvirtxml.DomainDisk) bool {
-	return d.Source == nil && d.Target != nil && (d.Device == "" || d.Device == "disk")
+	return sourceless(d.Source) && d.Target != nil && (d.Device == "" || d.Device == "disk")
+}
+
+// sourceless is a source that names nothing: libvirtxml makes one of the disk's
+// type alone.
+func sourceless(s *libvirtxml.DomainDiskSource) bool {
+	switch {
+	case s == nil:
+		return true
+	case s.Network != nil:
+		return s.Network.Name == ""
+	case s.File != nil:
+		return s.File.File == ""
+	case s.Block != nil:
+		return s.Block.Dev == ""
+	}
+	return false
 }
 
 // FreeTarget is the first of vda, vdb … vdz, vdaa … that is not taken.

@@ -87,7 +87,7 @@ type Lab struct {
 // Up returns the lab in o.Dir, making it if there is none. A healthy lab is
 // returned as it is, within a second; a half or dead one (some part was killed,
 // Up itself was, or the machine was restarted) is cleared first. Making one
-// takes 15 s to a minute and blocks that long; a lab that Up made has passed a
+// takes 10 s to a minute and blocks that long; a lab that Up made has passed a
 // self-test. Two Ups on one directory wait for each other.
 //
 // When Up fails or ctx ends, what it made is removed again. Errors name the
@@ -97,7 +97,7 @@ func Up(ctx context.Context, o Options) (*Lab, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if err := preflight(o); err != nil {
+	if err := preflight(); err != nil {
 		return nil, err
 	}
 	lock, made, err := lockDir(ctx, o.Dir, o.Report)
@@ -140,6 +140,9 @@ func healthy(ctx context.Context, o Options) (l *Lab, made bool, err error) {
 // build makes a lab in an empty, locked directory.
 func build(ctx context.Context, o Options, made bool) (l *Lab, err error) {
 	began := time.Now()
+	if err := roomIn(o.Dir); err != nil {
+		return nil, err
+	}
 	s, err := newState(o, made)
 	if err != nil {
 		return nil, err
@@ -212,7 +215,7 @@ func Open(dir string) (*Lab, error) {
 		return nil, err
 	}
 	if s == nil || s.Phase != phaseUp || s.Boot != bootID() {
-		return nil, fmt.Errorf("%s: %w", dir, ErrNoLab)
+		return nil, fmt.Errorf("lab: %s: %w", dir, ErrNoLab)
 	}
 	return newLab(s, silent), nil
 }
@@ -220,27 +223,31 @@ func Open(dir string) (*Lab, error) {
 // Down removes the lab in dir, healthy or dead: its processes (killed, not
 // asked), with them its namespaces and mounts, and its files. The directory
 // goes too if the lab made it and nothing foreign is in it. It blocks until all
-// is gone, usually a second. The error is ErrNotLab, and nothing is touched, if
+// is gone, usually less than a second, and before that until an Up of another
+// process is over. The error is ErrNotLab, and nothing is touched, if
 // dir is not a lab's; ErrNoLab if it is missing or empty.
 func Down(ctx context.Context, dir string) error {
 	dir, err := realDir(dir)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%s: %w", dir, ErrNoLab)
-	}
-	lock, _, err := lockDir(ctx, dir, silent)
-	if err != nil {
-		return err
-	}
-	defer lock.release()
 	s, err := loadState(dir)
 	if err != nil {
 		return err
 	}
 	if s == nil {
-		return fmt.Errorf("%s: %w", dir, errors.Join(ErrNoLab, os.Remove(lock.path)))
+		return errors.Join(fmt.Errorf("lab: %s: %w", dir, ErrNoLab), sweep(dir))
+	}
+	lock, err := waitLock(ctx, filepath.Join(dir, lockName))
+	if err != nil {
+		return fmt.Errorf("lab: %s: another process works on it: %w", dir, err)
+	}
+	defer lock.release()
+	if s, err = loadState(dir); err != nil {
+		return err
+	}
+	if s == nil { // another Down was here
+		return errors.Join(fmt.Errorf("lab: %s: %w", dir, ErrNoLab), os.Remove(lock.path))
 	}
 	return newLab(s, silent).remove(ctx)
 }

@@ -126,12 +126,12 @@ func evalExisting(path string) (string, error) {
 	return filepath.Join(parent, filepath.Base(path)), err
 }
 
-// preflight says what this machine lacks for a lab, all of it at once.
-func preflight(o Options) error {
+// preflight says what this machine lacks for any lab.
+func preflight() error {
 	if os.Geteuid() != 0 {
 		return errors.New("lab: root is needed, for mount namespaces and libvirt: run it with sudo")
 	}
-	return errors.Join(missing(), roomIn(o.Dir))
+	return missing()
 }
 
 // missing names the programs and files that are not installed, and what to type.

@@ -144,9 +144,12 @@ func (p Part) Start(ctx context.Context) error {
 	if p.begin == nil {
 		return fmt.Errorf("lab: %s cannot be started here: start the machine with libvirt", p.Name)
 	}
-	lock, _, err := lockDir(ctx, p.lab.Dir, p.lab.report)
-	if err != nil {
+	if err := p.lab.state.refresh(); err != nil {
 		return err
+	}
+	lock, err := waitLock(ctx, filepath.Join(p.lab.Dir, lockName))
+	if err != nil {
+		return fmt.Errorf("lab: %s: %w", p.lab.Dir, err)
 	}
 	defer lock.release()
 	if err := p.lab.state.refresh(); err != nil {

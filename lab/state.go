@@ -251,6 +251,26 @@ func waitLock(ctx context.Context, path string) (*dirLock, error) {
 	}
 }
 
+// sweep removes what an Up leaves that is killed before it has a state. Another
+// that is at that point right now holds the lock.
+func sweep(dir string) error {
+	path := filepath.Join(dir, lockName)
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	l, err := tryLock(path)
+	if l == nil {
+		return err
+	}
+	defer l.release()
+	for _, f := range []string{filepath.Join(dir, stateName+".new"), path} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
 func (l *dirLock) release() { l.file.Close() }
 
 // bootID returns what tells this boot of the machine from all others.

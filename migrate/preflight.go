@@ -36,53 +36,68 @@ type Plan struct {
 
 const probeTimeout = 20 * time.Second
 
-// Preflight asks every question, also after one was answered with no, and
-// returns all of them. It changes nothing; the probe starts a paused machine on
-// the destination that has only a disk, and ends it again.
+// Report is what a preflight found. Wait for it before the destination's
+// connection is closed.
+type Report struct {
+	Checks []Check
+	ended  <-chan error // the probe, or nil
+}
+
+// Wait waits until the destination has ended the probe.
+func (r Report) Wait() error {
+	if r.ended == nil {
+		return nil
+	}
+	return <-r.ended
+}
+
+// Preflight asks every question, also after one was answered with no. It changes
+// nothing; the probe starts a paused machine on the destination that has only a
+// disk, and ends it again, which Preflight does not wait for.
 //
 // The error is a [*CheckError] if a check failed, or says that the question could
-// not be asked.
-func Preflight(ctx context.Context, p Plan) ([]Check, error) {
+// not be asked; the Report is valid with either.
+func Preflight(ctx context.Context, p Plan) (Report, error) {
+	var r Report
 	from, err := domain.DescribeNode(p.Source)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	to, err := domain.DescribeNode(p.Dest)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	info, err := domain.Find(ctx, p.Source, p.VM)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
 	xml, err := liveXML(p.Source, info.UUID)
 	if err != nil {
-		return nil, err
+		return r, err
 	}
-	checks := []Check{
-		checkRunning(info),
-		checkHosts(from, to),
-	}
-	if checks[1].OK {
-		checks = append(checks,
+	r.Checks = []Check{checkRunning(info), checkHosts(from, to)}
+	if r.Checks[1].OK {
+		r.Checks = append(r.Checks,
 			checkName(ctx, p.Dest, to, info),
 			checkDisks(info),
 			checkMachine(p.Dest, to, xml),
 			checkCPU(p.Dest, to, xml))
 		if p.Probe != nil {
-			checks = append(checks, checkCeph(ctx, p, to, xml))
+			var ceph Check
+			ceph, r.ended = checkCeph(ctx, p, to, xml)
+			r.Checks = append(r.Checks, ceph)
 		}
 	}
 	failed := &CheckError{Dest: to.Hostname}
-	for _, c := range checks {
+	for _, c := range r.Checks {
 		if !c.OK {
 			failed.Failed = append(failed.Failed, c)
 		}
 	}
 	if len(failed.Failed) > 0 {
-		return checks, failed
+		return r, failed
 	}
-	return checks, ctx.Err()
+	return r, ctx.Err()
 }
 
 func pass(name, format string, args ...any) Check {
@@ -197,7 +212,7 @@ func checkCPU(dest *libvirt.Connect, to domain.Node, xml *libvirtxml.Domain) Che
 
 // checkCeph has the destination's own QEMU open a disk: that its librbd is
 // there, that its secret is right, and that it reaches monitors and OSDs.
-func checkCeph(ctx context.Context, p Plan, to domain.Node, xml *libvirtxml.Domain) Check {
+func checkCeph(ctx context.Context, p Plan, to domain.Node, xml *libvirtxml.Domain) (Check, <-chan error) {
 	const name = "Ceph"
 	limit := p.Timeout
 	if limit == 0 {
@@ -205,12 +220,13 @@ func checkCeph(ctx context.Context, p Plan, to domain.Node, xml *libvirtxml.Doma
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := domain.Probe(ctx, p.Dest, xml.Type, *p.Probe)
+	image := p.Probe.Pool + "/" + p.Probe.Image
+	ended, err := domain.Probe(ctx, p.Dest, xml.Type, *p.Probe)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return fail(name, domain.ErrTimeout, "QEMU on %s did not get to open %s/%s within %v", to.Hostname, p.Probe.Pool, p.Probe.Image, limit)
+		return fail(name, domain.ErrTimeout, "QEMU on %s did not get to open %s within %v", to.Hostname, image, limit), ended
 	case err != nil:
-		return fail(name, errors.Join(ErrUnfit, err), "QEMU on %s cannot open %s/%s: %s", to.Hostname, p.Probe.Pool, p.Probe.Image, domain.Message(err))
+		return fail(name, errors.Join(ErrUnfit, err), "QEMU on %s cannot open %s: %s", to.Hostname, image, domain.Message(err)), ended
 	}
-	return pass(name, "QEMU on %s opens %s/%s", to.Hostname, p.Probe.Pool, p.Probe.Image)
+	return pass(name, "QEMU on %s opens %s", to.Hostname, image), ended
 }
