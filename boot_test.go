@@ -328,7 +328,7 @@ func unsnap(t testing.TB, image disk.Name) {
 }
 
 // rbdCommand does behind vmdisk's back what others could do.
-func rbdCommand(t testing.TB, args ...string) string {
+func rbdCommand(t testing.TB, args ...string) {
 	t.Helper()
 	cmd := exec.Command("rbd", append([]string{"-c", testLab.Conf, "--id", "cinder"}, args...)...)
 	cmd.Env = append(os.Environ(), "CEPH_ARGS=--log-file= --admin-socket=")
@@ -336,5 +336,4 @@ func rbdCommand(t testing.TB, args ...string) string {
 	if err != nil {
 		t.Fatalf("%v: %v: %s", cmd.Args, err, out)
 	}
-	return string(out)
 }

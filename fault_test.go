@@ -207,9 +207,9 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		name    string
 		prepare func(t *testing.T, h *Host) (make, remove func() error)
 	}{
-		{"remove", func(t *testing.T, h *Host) (func() error, func() error) { return prepareBoot(t, h) }},
-		{"remove volume", func(t *testing.T, h *Host) (func() error, func() error) { return prepareCreateVolume(t, h) }},
-		{"detach", func(t *testing.T, h *Host) (func() error, func() error) { return prepareAttach(t, h) }},
+		{"remove", prepareBoot},
+		{"remove volume", prepareCreateVolume},
+		{"detach", prepareAttach},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			h := open(t, 0)

@@ -65,7 +65,7 @@ func (r *removal) prepare(ctx context.Context, vm string) (err error) {
 	}
 	info, err := domain.Find(ctx, r.conn, vm)
 	unknown := errors.Is(err, domain.ErrNotFound)
-	if err != nil && !(unknown && uuid.Validate(vm) == nil) {
+	if err != nil && (!unknown || uuid.Validate(vm) != nil) {
 		return err
 	}
 	if unknown {

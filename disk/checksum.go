@@ -1,5 +1,6 @@
 // Proving that the cluster holds what was written, without moving it back: the
 // OSD's own CRC32C of an object is compared with that of the source.
+
 package disk
 
 /*

@@ -40,8 +40,8 @@ func openSnapshot(io *rados.IOContext, src Name) (*rbd.Image, error) {
 	if err == nil {
 		return img, nil
 	}
-	e := wrap("open", src.String(), err).(*Error)
-	if e.Kind != ErrNotFound {
+	e := translate("open", src.String(), err)
+	if !is(e, ErrNotFound) {
 		return nil, e
 	}
 	e.Reason = fmt.Sprintf("no image %s/%s", src.Pool, src.Image)
@@ -74,11 +74,11 @@ func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name) error {
 	if err == nil {
 		return nil
 	}
-	e := wrap("clone", src.String()+" to "+dst.String(), err).(*Error)
-	switch e.Kind {
-	case ErrExists:
+	e := translate("clone", src.String()+" to "+dst.String(), err)
+	switch {
+	case is(e, ErrExists):
 		e.Op, e.Object = "create", dst.String()
-	case ErrInvalid: // what librbd says of an unprotected parent, among others
+	case is(e, ErrInvalid): // what librbd says of an unprotected parent, among others
 		if protected, err := img.GetSnapshot(src.Snap).IsProtected(); err == nil && !protected {
 			e.Kind = ErrNotProtected
 			e.Reason = "the snapshot is not protected"

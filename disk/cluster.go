@@ -84,8 +84,9 @@ func Open(ctx context.Context, cfg Config) (*Cluster, error) {
 		// The call cannot be interrupted. The handle is left to it and freed
 		// when it returns.
 		go func() {
-			<-done
-			c.conn.Shutdown()
+			if <-done == nil {
+				c.conn.Shutdown()
+			}
 		}()
 		return nil, wrap("connect to", "Ceph", ctx.Err())
 	}
@@ -205,14 +206,14 @@ func (c *Cluster) Keyrings() []string {
 
 // explainConnect turns what Connect returned into what the user can do.
 func (c *Cluster) explainConnect(err error) error {
-	e := wrap("connect to", "Ceph", err).(*Error)
+	e := translate("connect to", "Ceph", err)
 	hosts, _ := c.conn.GetConfigOption("mon_host")
-	switch e.Kind {
-	case ErrTimeout:
+	switch {
+	case is(e, ErrTimeout):
 		e.Reason = fmt.Sprintf("no answer from a monitor (%s) in time", hosts)
-	case ErrPermission:
+	case is(e, ErrPermission):
 		e.Reason = fmt.Sprintf("the monitors (%s) refuse the key of client.%s", hosts, c.user)
-	case ErrNotFound:
+	case is(e, ErrNotFound):
 		e.Kind = ErrInvalid
 		e.Reason = fmt.Sprintf("no key of client.%s in %s", c.user, strings.Join(c.Keyrings(), ", "))
 	}
@@ -299,8 +300,8 @@ func (c *Cluster) pool(ctx context.Context, pool string, f func(*rados.IOContext
 	}
 	io, err := c.conn.OpenIOContext(pool)
 	if err != nil {
-		e := wrap("open", "pool "+pool, err).(*Error)
-		if e.Kind == ErrNotFound {
+		e := translate("open", "pool "+pool, err)
+		if is(e, ErrNotFound) {
 			e.Reason = "no such pool"
 		}
 		return e

@@ -1,5 +1,6 @@
 // Copying an image file into an RBD image: in parallel, without its zeros, and
 // with proof.
+
 package disk
 
 import (

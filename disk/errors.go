@@ -107,11 +107,21 @@ func wrap(op, object string, err error) error {
 		errors.Is(err, context.Canceled) || errors.Is(err, ErrBadSource) {
 		return err
 	}
+	return translate(op, object, err)
+}
+
+// translate makes a native error ours.
+func translate(op, object string, err error) *Error {
 	e := &Error{Op: op, Object: object, Err: err, Kind: kinds[errno(err)]}
 	if errors.Is(err, context.DeadlineExceeded) {
 		e.Kind = ErrTimeout
 	}
 	return e
+}
+
+// is says whether an error, native or ours, is of a kind.
+func is(err, kind error) bool {
+	return errors.Is(err, kind) || errors.Is(kinds[errno(err)], kind)
 }
 
 // invalid is an [ErrInvalid] with its reason.
@@ -121,7 +131,7 @@ func invalid(object, format string, args ...any) error {
 
 // ignore turns the error that means "already so" into nil.
 func ignore(err, kind error) error {
-	if errors.Is(err, kind) || kinds[errno(err)] == kind {
+	if is(err, kind) {
 		return nil
 	}
 	return err

@@ -84,7 +84,7 @@ func snapshots(img *rbd.Image, n Name) ([]string, error) {
 // parent is where an image was cloned from, or the zero Name.
 func parent(img *rbd.Image, n Name) (Name, error) {
 	info, err := img.GetParent()
-	if kinds[errno(err)] == ErrNotFound {
+	if is(err, ErrNotFound) {
 		return Name{}, nil
 	}
 	if err != nil {

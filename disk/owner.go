@@ -116,7 +116,7 @@ func (c *Cluster) amend(ctx context.Context, n Name, uuid string, change func(*r
 			return wrap("release", n.String(), err)
 		}
 		err = op.Operate(io, ownerPrefix+n.Image, rados.OperationNoFlag)
-		if err != nil && compare.Result < 0 && kinds[errno(err)] != ErrNotFound {
+		if err != nil && compare.Result < 0 && !is(err, ErrNotFound) {
 			return inUse("release", n, nil)
 		}
 		return ignore(wrap("release", n.String(), err), ErrNotFound)

@@ -1,4 +1,5 @@
 // The L2 entries of a qcow2, and reading the clusters they point at.
+
 package disk
 
 import (

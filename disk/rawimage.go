@@ -1,5 +1,6 @@
 // A second, bare handle on an RBD image for bulk writing: asynchronous writes
 // that need no copy, which go-ceph does not bind.
+
 package disk
 
 /*

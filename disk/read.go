@@ -1,4 +1,5 @@
 // Reading an image file piece by piece: where its data is, and the data.
+
 package disk
 
 import (

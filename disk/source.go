@@ -1,5 +1,6 @@
 // Opening an image file: what it is, whether it may be imported, and noticing
 // that it changed while it was.
+
 package disk
 
 import (

@@ -1,4 +1,5 @@
 // Decompressing the clusters of a compressed qcow2.
+
 package disk
 
 import (

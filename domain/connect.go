@@ -4,6 +4,7 @@ package domain
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -53,7 +54,7 @@ func Connect(ctx context.Context, uri string, timeout time.Duration) (*libvirt.C
 				_, _ = r.conn.Close()
 			}
 		}()
-		if context.Cause(ctx) != ErrTimeout {
+		if !errors.Is(context.Cause(ctx), ErrTimeout) {
 			return nil, ctx.Err()
 		}
 		return nil, &Error{Op: "connect to", Object: uri, Kind: ErrUnreachable, Err: ErrTimeout,

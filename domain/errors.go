@@ -38,14 +38,12 @@ func (e *Error) Error() string {
 		s = e.Op + " " + s
 	}
 	switch {
-	case e.Op == "" && e.Kind == ErrNotFound && e.Reason == "":
+	case e.Op == "" && e.Reason == "" && errors.Is(e.Kind, ErrNotFound):
 		return s // the object says it all: "no VM web1 on this host"
 	case e.Reason != "":
 		return s + ": " + e.Reason
-	case e.Kind == nil || e.Kind == ErrInvalid || e.Kind == ErrUnreachable:
-		if e.Err != nil {
-			return s + ": " + Message(e.Err)
-		}
+	case e.Err != nil && (e.Kind == nil || errors.Is(e.Kind, ErrInvalid) || errors.Is(e.Kind, ErrUnreachable)):
+		return s + ": " + Message(e.Err)
 	}
 	return s + ": " + e.Kind.Error()
 }

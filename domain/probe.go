@@ -43,7 +43,9 @@ func Probe(ctx context.Context, conn *libvirt.Connect, virtType string, d Disk) 
 		if err := Destroy(context.WithoutCancel(ctx), conn, name); err != nil {
 			return over, err
 		}
-		<-over
+		if err := <-over; err != nil {
+			return gone(), err
+		}
 		return gone(), ctx.Err()
 	}
 }

@@ -242,7 +242,7 @@ func TestUpCancelled(t *testing.T) {
 	dir := filepath.Join(shortDir(t), "lab")
 	ctx, cancel := context.WithCancel(t.Context())
 	var l *Lab
-	_, err := Up(ctx, Options{Dir: dir, Store: MemStore, Report: func(format string, args ...any) {
+	_, err := Up(ctx, Options{Dir: dir, Store: MemStore, Report: func(format string, _ ...any) {
 		if strings.Contains(format, "monitor answers") {
 			s, _ := loadState(dir)
 			l = newLab(s, silent)

@@ -17,6 +17,7 @@ import (
 // Condition is what a part's process does.
 type Condition string
 
+// The conditions.
 const (
 	Running Condition = "running"
 	Frozen  Condition = "frozen"

@@ -135,4 +135,3 @@ func hostLosesPower(t *testing.T, h *Host) {
 		t.Errorf("machines after a power cut: %q, %v", out, err)
 	}
 }
-

@@ -74,7 +74,7 @@ func (p process) signal(sig syscall.Signal) error {
 	if err != nil {
 		return err
 	}
-	defer handle.Release()
+	defer func() { _ = handle.Release() }()
 	if p.condition() == Dead {
 		return nil
 	}
@@ -154,7 +154,7 @@ func (l *Lab) spawn(d daemon) (process, error) {
 		return process{}, err
 	}
 	p, err := identify(cmd.Process.Pid)
-	go cmd.Wait() // so that it leaves no zombie while this process lives
+	go func() { _ = cmd.Wait() }() // so that it leaves no zombie while this process lives
 	if err != nil {
 		return process{}, fmt.Errorf("it ended at once: %w%s", err, tail(d.out))
 	}

@@ -39,6 +39,7 @@ func UUID(fsid, user string) string {
 // Change says what [Ensure] did, for a caller that undoes its work.
 type Change int
 
+// What Ensure can have done.
 const (
 	Kept    Change = iota // the secret was there, with the right key
 	Updated               // it was there without its value or with another

@@ -129,10 +129,7 @@ func action(f func(context.Context, *command) error) cli.ActionFunc {
 		if err != nil {
 			return err
 		}
-		u, err := newUI(c.App.Writer, c.App.ErrWriter, set.Output, set.Progress)
-		if err != nil {
-			return err
-		}
+		u := newUI(c.App.Writer, c.App.ErrWriter, set.Output, set.Progress)
 		defer u.close()
 		return f(c.Context, &command{Context: c, ui: u, set: set})
 	}

@@ -28,7 +28,7 @@ type ui struct {
 	close func()
 }
 
-func newUI(out, err io.Writer, output, progress string) (*ui, error) {
+func newUI(out, err io.Writer, output, progress string) *ui {
 	u := &ui{out: out, err: err, json: output == "json", close: func() {}}
 	if progress == "auto" {
 		progress = "plain"
@@ -47,7 +47,7 @@ func newUI(out, err io.Writer, output, progress string) (*ui, error) {
 	case "none":
 		u.show = u.warnings
 	}
-	return u, nil
+	return u
 }
 
 func terminal(w io.Writer) bool {
