@@ -4,6 +4,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -150,7 +151,9 @@ func options(cfg Config) map[string]string {
 		"client_mount_timeout": seconds(mountTimeout),
 		"rados_mon_op_timeout": seconds(monTimeout),
 		"rados_osd_op_timeout": seconds(osdTimeout),
-		"rbd_cache":            "false", // each write of ours is a whole chunk
+		"rbd_cache":            "false", // each write of ours is a whole chunk,
+		// sent from the buffer that it is in.
+		"rbd_disable_zero_copy_writes": "false",
 		// The [client] section is written for guests: these would leave a log
 		// and a socket in their folder. Nor may librados write to our stderr.
 		"log_file":      "",
@@ -211,13 +214,29 @@ func (c *Cluster) explainConnect(err error) error {
 	switch {
 	case is(e, ErrTimeout):
 		e.Reason = fmt.Sprintf("no answer from a monitor (%s) in time", hosts)
-	case is(e, ErrPermission):
-		e.Reason = fmt.Sprintf("the monitors (%s) refuse the key of client.%s", hosts, c.user)
-	case is(e, ErrNotFound):
+	case is(e, ErrNotFound), is(e, ErrPermission) && !c.inKeyring():
 		e.Kind = ErrInvalid
 		e.Reason = fmt.Sprintf("no key of client.%s in %s", c.user, strings.Join(c.Keyrings(), ", "))
+	case is(e, ErrPermission):
+		e.Reason = fmt.Sprintf("the monitors (%s) refuse the key of client.%s", hosts, c.user)
 	}
 	return e
+}
+
+// inKeyring says whether the user has a section in a keyring, or its key comes
+// from elsewhere.
+func (c *Cluster) inKeyring() bool {
+	found := false
+	for _, f := range c.Keyrings() {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		if found = true; bytes.Contains(text, []byte("[client."+c.user+"]")) {
+			return true
+		}
+	}
+	return !found
 }
 
 // Close ends the connection. Nothing of the cluster may be in use.

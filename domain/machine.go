@@ -4,7 +4,6 @@
 package domain
 
 import (
-	"net"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -144,18 +143,9 @@ var aliasable = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 func hosts(monitors []disk.Monitor) []libvirtxml.DomainDiskSourceHost {
 	var all []libvirtxml.DomainDiskSourceHost
 	for _, m := range monitors {
-		all = append(all, libvirtxml.DomainDiskSourceHost{Name: bracketed(m.Host), Port: m.Port})
+		all = append(all, libvirtxml.DomainDiskSourceHost{Name: m.Host, Port: m.Port})
 	}
 	return all
-}
-
-// bracketed puts an IPv6 address in brackets, without which QEMU's mon_host
-// would run into the port.
-func bracketed(host string) string {
-	if ip := net.ParseIP(host); ip != nil && ip.To4() == nil {
-		return "[" + host + "]"
-	}
-	return host
 }
 
 // config names ceph.conf where it is not the one that librbd reads anyway.
