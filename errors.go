@@ -23,9 +23,18 @@ type Error struct {
 	Next   string   // the command to run next, or ""
 }
 
+// Message says what was being done and why it failed, without Left and Next.
+func (e *Error) Message() string {
+	what, why := e.Op+" "+e.Object+": ", e.Err.Error()
+	if strings.HasPrefix(why, what) {
+		return why // the cause says it in the same words
+	}
+	return what + why
+}
+
 // Error gives it all on one line, without Next.
 func (e *Error) Error() string {
-	s := e.Op + " " + e.Object + ": " + e.Err.Error()
+	s := e.Message()
 	if len(e.Left) > 0 {
 		s += " (left behind: " + strings.Join(e.Left, "; ") + ")"
 	}

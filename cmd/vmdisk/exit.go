@@ -94,7 +94,7 @@ func printError(w io.Writer, err error) {
 	var workflow *vmdisk.Error
 	if errors.As(err, &workflow) {
 		// The lists are printed below, each on a line of its own.
-		message = workflow.Op + " " + workflow.Object + ": " + workflow.Err.Error()
+		message = workflow.Message()
 	}
 	if errors.Is(err, context.Canceled) {
 		message = strings.Replace(message, context.Canceled.Error(), "cancelled", 1)

@@ -1,0 +1,308 @@
+// The command on the lab, run in this process.
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vmdisk/vmdisk/lab"
+)
+
+var testLab *lab.Lab
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+// testMain uses the lab in $VMDISK_LAB or one of its own; without one the tests
+// fail.
+func testMain(m *testing.M) int {
+	ctx := context.Background()
+	var err error
+	if dir := os.Getenv("VMDISK_LAB"); dir != "" {
+		testLab, err = lab.Open(dir)
+	} else {
+		testLab, err = lab.Up(ctx, lab.Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid())})
+		if err == nil {
+			defer func() { _ = testLab.Down(ctx) }()
+		}
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "no lab:", err)
+		return 1
+	}
+	for _, pair := range testLab.Env() {
+		name, value, _ := strings.Cut(pair, "=")
+		if err := os.Setenv(name, value); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// vmdisk runs the command and returns what it printed and its exit code.
+func vmdiskIs(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(t.Context(), args, &out, &err)
+	return out.String(), err.String(), code
+}
+
+// works runs a command that must succeed and returns its standard output.
+func works(t *testing.T, args ...string) string {
+	t.Helper()
+	stdout, stderr, code := vmdiskIs(t, args...)
+	if code != exitOK {
+		t.Fatalf("vmdisk %v: exit code %d: %s", args, code, stderr)
+	}
+	return stdout
+}
+
+// atEnd runs a command when the test ends, whatever comes of it.
+func atEnd(t *testing.T, args ...string) {
+	t.Cleanup(func() {
+		var ignored bytes.Buffer
+		run(context.Background(), args, &ignored, &ignored)
+	})
+}
+
+// qcow2 is the lab's guest as another tool wrote it.
+func qcow2(t *testing.T, options ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "guest.qcow2")
+	args := append([]string{"convert", "-f", "raw", "-O", "qcow2"}, options...)
+	if out, err := exec.Command("qemu-img", append(args, testLab.Guest, path)...).CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img: %v: %s", err, out)
+	}
+	return path
+}
+
+// Images that qemu-img made, however compressed, boot; and what the command
+// prints as JSON has what scripts rely on.
+func TestStory(t *testing.T) {
+	for _, compression := range []string{"zlib", "zstd"} {
+		t.Run(compression, func(t *testing.T) {
+			file := qcow2(t, "-c", "-o", "compression_type="+compression)
+			image, vm := "story-"+compression, "story-"+compression
+			atEnd(t, "image", "rm", image)
+			var i struct {
+				ID, Snapshot, URL string
+				Size, Used        int64
+				Protected         bool
+			}
+			decode(t, works(t, "image", "import", file, "--name", image, "-o", "json"), &i)
+			if i.ID != image || i.Size != 64<<20 || i.Used == 0 || i.Snapshot != "snap" || !i.Protected ||
+				i.URL != "rbd://"+testLab.FSID+"/images/"+image+"/snap" {
+				t.Errorf("image is %+v", i)
+			}
+			atEnd(t, "rm", vm)
+			var v struct {
+				Name, UUID, State string
+				Disks             []struct {
+					Target, Pool, Image, Cache string
+					Size                       int64
+				}
+			}
+			decode(t, works(t, "-o", "json", "boot", vm, "--image", image, "--memory", "128M", "--size", "96M"), &v)
+			if v.Name != vm || v.State != "running" || len(v.Disks) != 1 || v.Disks[0].Size != 96<<20 ||
+				v.Disks[0].Image != v.UUID+"_disk" || v.Disks[0].Cache != "writeback" {
+				t.Errorf("machine is %+v", v)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			if _, err := testLab.Console(testLab.Hosts[0], vm).Wait(ctx, regexp.MustCompile(`ack vda 1\b`)); err != nil {
+				t.Error(err)
+			}
+			works(t, "rm", vm)
+			works(t, "image", "rm", image)
+		})
+	}
+}
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	if err := json.Unmarshal([]byte(text), into); err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+}
+
+func TestCount(t *testing.T) {
+	works(t, "image", "import", testLab.Guest, "--name", "counted")
+	atEnd(t, "image", "rm", "counted")
+	for i := range 3 {
+		atEnd(t, "rm", fmt.Sprintf("many-%d", i+1))
+	}
+	var vms []struct{ Name string }
+	decode(t, works(t, "boot", "many", "--count", "3", "--image", "counted", "--no-start", "-o", "json"), &vms)
+	if len(vms) != 3 || vms[2].Name != "many-3" {
+		t.Errorf("machines are %v", vms)
+	}
+	for i := range 3 {
+		works(t, "rm", fmt.Sprintf("many-%d", i+1))
+	}
+	var disks []struct{ Pool, Image, Parent string }
+	decode(t, works(t, "disk", "create", "--count", "2", "--image", "counted", "-o", "json"), &disks)
+	if len(disks) != 2 || disks[0].Parent != "images/counted@snap" {
+		t.Errorf("disks are %v", disks)
+	}
+	_, stderr, code := vmdiskIs(t, "image", "rm", "counted")
+	if code != exitDependent || !strings.Contains(stderr, disks[0].Image) {
+		t.Errorf("with clones: exit code %d: %s", code, stderr)
+	}
+	for _, d := range disks {
+		works(t, "disk", "rm", d.Image)
+	}
+	works(t, "image", "rm", "counted")
+}
+
+// Bad input: the exit code, one message that says what is wrong, nothing on
+// standard output, and no usage screen.
+func TestBadInput(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	config := write("config.yaml", "conf: /etc/ceph/ceph.conf\nbogus: 1\n")
+	backed := filepath.Join(dir, "backed.qcow2")
+	out, err := exec.Command("qemu-img", "create", "-f", "qcow2", "-b", "/etc/passwd", "-F", "raw", backed).CombinedOutput()
+	if err != nil {
+		t.Fatalf("qemu-img: %v: %s", err, out)
+	}
+	whole, err := os.ReadFile(qcow2(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := write("cut.qcow2", string(whole[:len(whole)-1<<20]))
+	tests := []struct {
+		typed string
+		code  int
+		says  string
+	}{
+		{"bogus", 22, "bogus"},
+		{"image bogus", 22, "bogus"},
+		{"boot", 22, "VM is missing"},
+		{"boot a b --image X", 22, `"b"`},
+		{"boot a", 22, "--image"},
+		{"boot a --image X --size 10", 22, "unit"},
+		{"boot a --image X --bogus", 22, "bogus"},
+		{"boot a --image X --count 0", 22, "count"},
+		{"boot a --image nothing", 2, "nothing"},
+		{"boot a/b --image X", 22, `'/'`},
+		{"boot --image X -- -a", 22, "dash"},
+		{"boot a --image X --domain-xml " + dir + "/none", 22, "none"},
+		{"ls extra", 22, "extra"},
+		{"ls -o xml", 22, "xml"},
+		{"ls --progress loud", 22, "loud"},
+		{"ls --timeout 0s", 22, "timeout"},
+		{"ls --connect qemu+tcp://127.0.1.9:1/system", 1, "127.0.1.9"},
+		{"ls --config " + config, 22, "line 2"},
+		{"ls --config " + dir + "/none.yaml", 22, "none.yaml"},
+		{"image ls -c " + dir + "/none.conf", 22, "none.conf"},
+		{"image ls --id nobody", 22, "client.nobody"},
+		{"image ls -n client.nobody", 22, "client.nobody"},
+		{"image info nothing", 2, "nothing"},
+		{"image rm nothing", 2, "nothing"},
+		{"image import " + dir + "/none", 2, "none"},
+		{"image import " + backed, 22, "/etc/passwd"},
+		{"image import " + cut, 22, "cut"},
+		{"image import " + cut + " --format raw", 22, "qcow2"},
+		{"image import " + testLab.Guest + " --format qcow2", 22, "qcow2"},
+		{"image import " + testLab.Guest + " --max-size 1M", 22, "limit"},
+		{"image import " + testLab.Guest + " --name a:b", 22, `':'`},
+		{"volume create", 22, "--size"},
+		{"volume create x --size 512M", 22, "GiB"},
+		{"volume create x --name y --size 1G", 22, "twice"},
+		{"volume rm nothing", 2, "volume-nothing"},
+		{"disk info nothing", 2, "nothing_disk"},
+		{"disk rm nothing", 2, "nothing_disk"},
+		{"info nothing", 2, "nothing"},
+		{"start nothing", 2, "nothing"},
+		{"stop nothing", 2, "nothing"},
+		{"rm nothing", 2, "nothing"},
+		{"rm nothing --ignore-not-found", 0, ""},
+		{"resize nothing 1G", 2, "nothing"},
+		{"resize nothing", 22, "SIZE"},
+		{"migrate nothing compute2", 2, "nothing"},
+		{"migrate nothing compute2 --check --no-check", 22, "exclude"},
+		{"attach nothing nothing", 2, "nothing"},
+		{"detach nothing nothing", 2, "nothing"},
+		{"lab env --dir " + dir, 1, dir},
+	}
+	for _, tt := range tests {
+		t.Run(tt.typed, func(t *testing.T) {
+			stdout, stderr, code := vmdiskIs(t, append([]string{"--progress", "none"}, strings.Fields(tt.typed)...)...)
+			if code != tt.code || !strings.Contains(stderr, tt.says) {
+				t.Errorf("exit code %d, want %d with %q: %s", code, tt.code, tt.says, stderr)
+			}
+			if stdout != "" {
+				t.Errorf("standard output: %s", stdout)
+			}
+			if tt.code != 0 && !strings.HasPrefix(stderr, "vmdisk: ") {
+				t.Errorf("standard error begins with %.40q", stderr)
+			}
+		})
+	}
+}
+
+// A cluster that does not answer gives 110 in time.
+func TestClusterDown(t *testing.T) {
+	if err := testLab.Mon().Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code := vmdiskIs(t, "image", "ls", "--timeout", "2s")
+	if err := testLab.Mon().Thaw(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if code != exitTimeout || !strings.Contains(stderr, "monitor") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	works(t, "image", "ls")
+}
+
+// CEPH_ARGS and the file are heard, in that order, after flags.
+func TestPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte("id: nobody\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, stderr, code := vmdiskIs(t, "image", "ls", "--config", file); code != exitBadInput || !strings.Contains(stderr, "client.nobody") {
+		t.Errorf("from the file: exit code %d: %s", code, stderr)
+	}
+	t.Setenv("CEPH_ARGS", "--id glance")
+	works(t, "image", "ls", "--config", file)
+	if _, stderr, code := vmdiskIs(t, "image", "ls", "--config", file, "--id", "nobody2"); code != exitBadInput || !strings.Contains(stderr, "client.nobody2") {
+		t.Errorf("from the flag: exit code %d: %s", code, stderr)
+	}
+}
+
+func TestSecret(t *testing.T) {
+	var s struct{ UUID, User, Usage string }
+	decode(t, works(t, "secret", "set", "-o", "json"), &s)
+	var all []struct{ UUID, User, Usage string }
+	decode(t, works(t, "secret", "ls", "-o", "json"), &all)
+	if s.User != "cinder" || s.Usage != "client.cinder secret" || len(all) != 1 || all[0].UUID != s.UUID {
+		t.Errorf("set %+v, listed %+v", s, all)
+	}
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"boot", "--help"}, {"image", "--help"}, {"image", "import", "--help"}, {}} {
+		stdout, stderr, code := vmdiskIs(t, args...)
+		if code != 0 || stderr != "" || !strings.Contains(stdout, "USAGE") {
+			t.Errorf("%v: exit code %d, %q", args, code, stderr)
+		}
+	}
+}
