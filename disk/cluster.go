@@ -326,6 +326,11 @@ func (c *Cluster) pool(ctx context.Context, pool string, f func(*rados.IOContext
 		return e
 	}
 	defer io.Destroy()
+	// A pool that is full, or over its quota, is an error and not a wait; what
+	// only removes is let through.
+	if err := io.SetPoolFullTry(); err != nil {
+		return wrap("open", "pool "+pool, err)
+	}
 	return f(io)
 }
 

@@ -16,7 +16,7 @@ import (
 const (
 	// copyWorkers bounds the chunks in flight, and with them memory: each has a
 	// buffer of one chunk, and in librbd up to as much again.
-	copyWorkers = 4
+	copyWorkers = 6
 	// maxChunk bounds a chunk when objects are larger.
 	maxChunk = 8 << 20
 	// zeroGrain is the piece that is left out if it is all zeros. Smaller ones
@@ -40,6 +40,12 @@ const (
 //
 // Similar to: rbd import and qemu-img convert.
 func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *Source, progress func(done, total int64)) (err error) {
+	// A write to a full pool waits for room for ever, unless it is made to fail:
+	// with EDQUOT at the pool's quota, ENOSPC when the cluster is full. The flag
+	// stays on ioctx.
+	if err := ioctx.SetPoolFullTry(); err != nil {
+		return err
+	}
 	dst, err := openRawImage(ioctx, name)
 	if err != nil {
 		return err

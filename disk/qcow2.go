@@ -2,10 +2,9 @@
 // through them. Written from docs/interop/qcow2.txt of QEMU.
 //
 // Why not github.com/lima-vm/go-qcow2reader: it opens backing files by itself,
-// masks reserved bits away instead of refusing them, has no bound on the L1
-// table, keeps its decompressors in a global map, makes a new one for each
-// cluster, and starts a compressed cluster again for every partial read (it was
-// 5 to 20 times slower here).
+// masks reserved bits away where they are a sign of damage, has no bound on the
+// L1 table, keeps its decompressors in a global map and makes a new one for each
+// cluster (50 MB of garbage for 8 MiB of zstd; 1.6 times as slow here).
 
 package disk
 

@@ -24,8 +24,9 @@ func main() {
 		log.Fatal("usage: migrate VM URI")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, os.Args[1], os.Args[2]); err != nil {
+	err := run(ctx, os.Args[1], os.Args[2])
+	stop()
+	if err != nil {
 		log.Fatal(err)
 	}
 }
