@@ -36,21 +36,15 @@ type written struct {
 }
 
 // prove compares the written spans of the object numbered no with what its OSD
-// holds.
-//
-// An object written once from its beginning carries a CRC32C that its OSD made
-// of the bytes as it stored them, in the same transaction; deep scrub holds
-// every replica to it. It costs no read of the disk. Any other object is read
-// and summed by its OSD now (rados_checksum).
+// holds: the OSD reads and sums them (rados_checksum), so no data comes back over
+// the wire. They were written with FADVISE_WILLNEED, so an OSD with the usual
+// memory still has them in its cache.
 //
 // BlueStore checks its own checksum of each block at every read, so what the
 // disk loses later is an error and never other data.
 func (r *rawImage) prove(no int64, ws []written) error {
 	object := C.CString(fmt.Sprintf("%s.%016x", r.blockName, no))
 	defer C.free(unsafe.Pointer(object))
-	if len(ws) == 1 && ws[0].off == 0 && r.digestIs(object, ws[0].crc) {
-		return nil
-	}
 	for _, w := range ws {
 		crc, err := r.checksum(object, w.span)
 		if err != nil {
@@ -77,31 +71,4 @@ func (r *rawImage) checksum(object *C.char, s span) (uint32, error) {
 		return 0, syscall.Errno(-rc)
 	}
 	return binary.LittleEndian.Uint32(out[4:]), nil
-}
-
-// Where the digest is in an encoded object_info_t: counted from the end, and
-// the flags that say whether it is valid.
-const (
-	digestFromEnd  = 28
-	flagsFromEnd   = 40
-	flagDataDigest = 1 << 4
-	shortestInfo   = 64
-)
-
-// digestIs says whether the OSD keeps crc as the digest of the whole object. It
-// is in the object's info, the attribute with an empty user name. That is not a
-// documented interface: so only equality is believed, and anything else (no
-// digest, another layout, a pool that keeps none) means nothing, and the OSD is
-// asked to compute.
-func (r *rawImage) digestIs(object *C.char, crc uint32) bool {
-	var info [4096]byte
-	empty := C.CString("")
-	defer C.free(unsafe.Pointer(empty))
-	n := int(C.rados_getxattr(C.rados_ioctx_t(r.ioctx.Pointer()), object, empty,
-		(*C.char)(unsafe.Pointer(&info[0])), C.size_t(len(info))))
-	if n < shortestInfo {
-		return false
-	}
-	flags := binary.LittleEndian.Uint32(info[n-flagsFromEnd:])
-	return flags&flagDataDigest != 0 && binary.LittleEndian.Uint32(info[n-digestFromEnd:]) == crc
 }

@@ -16,9 +16,10 @@ import (
 const (
 	// copyWorkers bounds the chunks in flight, and with them memory: each has a
 	// buffer of one chunk, and in librbd up to as much again.
-	copyWorkers = 6
-	// maxChunk bounds a chunk when objects are larger.
-	maxChunk = 8 << 20
+	copyWorkers = 8
+	// maxChunk bounds a chunk when objects are larger. Fewer, larger or more,
+	// smaller ones of the same memory measured slower.
+	maxChunk = 4 << 20
 	// zeroGrain is the piece that is left out if it is all zeros. Smaller ones
 	// make more and smaller writes, which costs more than the zeros do.
 	zeroGrain = 64 << 10
@@ -29,7 +30,7 @@ const (
 // been written: zeros are skipped. It is opened here, by a handle of its own,
 // and closed again: nobody else may hold its exclusive lock meanwhile.
 //
-// progress, if not nil, is told after every chunk (at most 8 MiB) how many bytes
+// progress, if not nil, is told after every chunk (at most 4 MiB) how many bytes
 // of the virtual size are done: never fewer than before, never by two goroutines
 // at once.
 //

@@ -10,12 +10,13 @@ package disk
 #include <rados/librados.h>
 #include <rbd/librbd.h>
 
-// start_write begins a write and gives back its completion.
+// start_write begins a write and gives back its completion. The OSD is asked to
+// keep the data in its cache: it is going to be asked for its checksum.
 static int start_write(rbd_image_t image, uint64_t off, size_t len, const char *buf, rbd_completion_t *c) {
 	int r = rbd_aio_create_completion(NULL, NULL, c);
 	if (r < 0)
 		return r;
-	r = rbd_aio_write(image, off, len, buf, *c);
+	r = rbd_aio_write2(image, off, len, buf, *c, LIBRADOS_OP_FLAG_FADVISE_WILLNEED);
 	if (r < 0)
 		rbd_aio_release(*c);
 	return r;

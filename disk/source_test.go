@@ -35,7 +35,7 @@ func rawFixture(t testing.TB, size int64) string {
 	defer f.Close()
 	r := rand.NewChaCha8([32]byte{1})
 	noise := make([]byte, 700_001)
-	r.Read(noise)
+	_, _ = r.Read(noise)
 	text := bytes.Repeat([]byte("no two disks are alike, "), 30_000)
 	for _, w := range []struct {
 		off int64
