@@ -42,12 +42,15 @@ const guestTimeout = 60 * time.Second
 // Host is one libvirt host and one Ceph cluster, for use by any number of
 // goroutines. It holds one connection to each, made when first needed.
 type Host struct {
-	cfg Config
+	cfg  Config
+	lent bool // the connections are the caller's
 
-	mu      sync.Mutex
+	cephMu  sync.Mutex
 	cluster *disk.Cluster
-	conn    *libvirt.Connect
-	lent    bool // the connections are the caller's
+
+	libvirtMu sync.Mutex
+	conn      *libvirt.Connect
+
 	secrets secretUse
 
 	// fault makes a step fail for a test.
@@ -89,11 +92,13 @@ func newHost(cfg Config) *Host {
 
 // Close ends the connections that the Host made. No workflow may be running.
 func (h *Host) Close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.lent {
 		return nil
 	}
+	h.cephMu.Lock()
+	defer h.cephMu.Unlock()
+	h.libvirtMu.Lock()
+	defer h.libvirtMu.Unlock()
 	if h.cluster != nil {
 		h.cluster.Close()
 		h.cluster = nil
@@ -119,10 +124,13 @@ var errLeaked = errors.New("libvirt connection is still referenced after Close")
 // Cluster is the connection to Ceph, made now if there is none yet. It stays the
 // Host's.
 func (h *Host) Cluster(ctx context.Context) (*disk.Cluster, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.cephMu.Lock()
+	defer h.cephMu.Unlock()
 	if h.cluster != nil {
 		return h.cluster, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	c, err := disk.Open(ctx, h.cfg.Ceph)
 	if err != nil {
@@ -135,8 +143,8 @@ func (h *Host) Cluster(ctx context.Context) (*disk.Cluster, error) {
 // Libvirt is the connection to libvirt, made now if there is none yet or the old
 // one broke. It stays the Host's.
 func (h *Host) Libvirt(ctx context.Context) (*libvirt.Connect, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.libvirtMu.Lock()
+	defer h.libvirtMu.Unlock()
 	if h.conn != nil {
 		if alive, err := h.conn.IsAlive(); err == nil && alive || h.lent {
 			return h.conn, nil

@@ -32,6 +32,10 @@ type VMDisk struct {
 //
 // Similar to: virsh list --all, with the disks and their sizes.
 func (h *Host) VMs(ctx context.Context) ([]VM, error) {
+	// Both connections at once; Ceph's is given up if no machine needs it.
+	early, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { _, _ = h.Cluster(early) }() // whoever needs it is told what fails
 	conn, err := h.Libvirt(ctx)
 	if err != nil {
 		return nil, failed("list", "VMs", err)
