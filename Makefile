@@ -10,7 +10,8 @@ LINT    := bin/golangci-lint-$(LINT_VERSION)
 TAGS = $(shell awk '/define LIBRBD_VER_MINOR/ { if ($$3 <= 16) print "pacific"; else if ($$3 <= 18) print "quincy" }' \
 	/usr/include/rbd/librbd.h 2>/dev/null)
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-export GOFLAGS = -tags=$(TAGS)
+# The version is in -ldflags; asking git for more fails where it distrusts the owner.
+export GOFLAGS = -buildvcs=false -tags=$(TAGS)
 
 BUILD_PACKAGES := gcc libc6-dev pkg-config librbd-dev librados-dev libvirt-dev
 LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system libvirt-clients \

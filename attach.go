@@ -4,13 +4,14 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/secret"
-	"libvirt.org/go/libvirt"
 )
 
 // AttachOptions say how a volume is attached.
@@ -27,19 +28,23 @@ type Attachment struct {
 	Serial string `json:"serial"` // by which the guest finds it: /dev/disk/by-id/virtio-SERIAL
 }
 
-// targetForm is what a disk of a machine can be called.
-var targetForm = regexp.MustCompile(`^(vd|sd|hd)[a-z]+$`)
+// targetForm is what a disk of a machine can be called, virtioForm what one that
+// is attached can: it is virtio.
+var (
+	targetForm = regexp.MustCompile(`^(vd|sd|hd)[a-z]+$`)
+	virtioForm = regexp.MustCompile(`^vd[a-z]+$`)
+)
 
 // attach is the state that the steps share.
 type attach struct {
+	session
 	h       *Host
-	cluster *disk.Cluster
-	conn    *libvirt.Connect
 	vm      domain.Info
 	volume  disk.Name
 	target  string
 	secret  secret.Secret
 	claimed bool
+	stuck   bool // the disk could not be plugged out again
 }
 
 // Attach plugs a volume (its ID, volume-ID or POOL/IMAGE) into a machine, the
@@ -52,11 +57,12 @@ type attach struct {
 func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (Attachment, error) {
 	const op = "attach"
 	a := &attach{h: h, target: o.Target}
+	defer a.end()
 	if err := a.prepare(ctx, vm, volume); err != nil {
 		return Attachment{}, failed(op, volume+" to "+vm, err)
 	}
 	err := h.run(ctx, op, a.vm.Name,
-		h.secretStep(a.cluster, a.conn, &a.secret),
+		h.secretStep(&h.secrets, a.session, &a.secret),
 		step{name: "claim", detail: a.volume.String, do: a.claim, undo: a.release},
 		step{name: "attach", detail: func() string { return a.volume.String() + " → " + a.target }, do: a.plug, undo: a.unplug})
 	if err != nil {
@@ -69,19 +75,25 @@ func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (
 
 // prepare finds the machine and the volume, and refuses what cannot work.
 func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
-	if a.target != "" && !targetForm.MatchString(a.target) {
+	if a.target != "" && !virtioForm.MatchString(a.target) {
 		return badInput("target %q is not of the form vdX", a.target)
 	}
 	if a.volume, err = disk.ParseVolume(volume); err != nil {
 		return err
 	}
-	if a.cluster, a.conn, err = a.h.both(ctx); err != nil {
+	if err = a.open(ctx, a.h); err != nil {
 		return err
 	}
 	if a.vm, err = domain.Find(ctx, a.conn, vm); err != nil {
 		return err
 	}
-	by, err := a.cluster.Watchers(ctx, a.volume) // also says that it exists
+	if err := a.checkTarget(ctx); err != nil {
+		return err
+	}
+	if err := a.cluster.CheckVolume(ctx, a.volume); err != nil {
+		return err
+	}
+	by, err := a.cluster.Watchers(ctx, a.volume)
 	if err != nil {
 		return err
 	}
@@ -97,6 +109,15 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 			Reason: "is half detached from " + a.vm.Name + " (" + target + "); finish that first"}
 	}
 	return a.refuseOpen(ctx, by)
+}
+
+// checkTarget refuses a target that is taken before anything is done.
+func (a *attach) checkTarget(ctx context.Context) error {
+	taken, err := domain.Targets(ctx, a.conn, a.vm.UUID)
+	if err == nil && slices.Contains(taken, a.target) {
+		err = &domain.Error{Object: a.target + " of " + a.vm.Name, Kind: domain.ErrTargetInUse, Reason: "is taken"}
+	}
+	return err
 }
 
 // refuseOpen refuses a volume that somebody has open, and says who if vmdisk
@@ -121,12 +142,18 @@ func (a *attach) claim(ctx context.Context) error {
 		return err
 	}
 	a.claimed, err = a.cluster.Claim(ctx, a.volume, disk.Owner{VM: a.vm.Name, UUID: a.vm.UUID, Host: hostname})
+	// Of a claim that timed out it is not known whether it was made. Only a record
+	// with this machine in it is ever taken back.
+	a.claimed = a.claimed || errors.Is(err, disk.ErrTimeout)
 	return err
 }
 
 func (a *attach) release(ctx context.Context) error {
-	if !a.claimed {
+	switch {
+	case !a.claimed:
 		return nil
+	case a.stuck:
+		return fmt.Errorf("%s has not let go of it; finish that with: vmdisk detach %s %s", a.vm.Name, a.vm.Name, a.target)
 	}
 	return a.cluster.Release(ctx, a.volume, a.vm.UUID)
 }
@@ -151,5 +178,7 @@ func (a *attach) plug(ctx context.Context) error {
 func (a *attach) unplug(ctx context.Context) error {
 	ctx, cancel := a.h.guest(ctx)
 	defer cancel()
-	return domain.Detach(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
+	err := domain.Detach(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
+	a.stuck = err != nil
+	return err
 }

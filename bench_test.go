@@ -58,8 +58,10 @@ func pair(b *testing.B, ours, theirs, clean func() error) {
 func BenchmarkBoot(b *testing.B) {
 	h := open(b, 0)
 	ctx := b.Context()
-	cluster, conn, err := h.both(ctx)
-	must(b, err)
+	var with session
+	must(b, with.open(ctx, h))
+	defer with.end()
+	cluster, conn := with.cluster, with.conn
 	s, _, err := h.SetSecret(ctx)
 	must(b, err)
 	monitors, err := cluster.Monitors(ctx)

@@ -10,7 +10,6 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/secret"
-	"libvirt.org/go/libvirt"
 )
 
 // What a machine gets that nobody described further.
@@ -38,16 +37,15 @@ type BootOptions struct {
 
 // boot is the state that the steps share.
 type boot struct {
-	h       *Host
-	cluster *disk.Cluster
-	conn    *libvirt.Connect
-	name    string
-	o       BootOptions
-	image   disk.Name
-	root    disk.Name
-	ours    bool // the root disk is this run's: it was not there before
-	grown   string
-	secret  secret.Secret
+	session
+	h      *Host
+	name   string
+	o      BootOptions
+	image  disk.Name
+	root   disk.Name
+	ours   bool // the root disk is this run's: it was not there before
+	grown  string
+	secret secret.Secret
 }
 
 // Boot clones an image, grows the clone, defines a machine on it and starts it.
@@ -63,8 +61,8 @@ func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error)
 	if err := b.prepare(); err != nil {
 		return VM{}, failed(op, name, err)
 	}
-	var err error
-	if b.cluster, b.conn, err = h.both(ctx); err != nil {
+	defer b.end()
+	if err := b.open(ctx, h); err != nil {
 		return VM{}, failed(op, name, err)
 	}
 	if err := b.checkFree(ctx); err != nil {
@@ -75,12 +73,11 @@ func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error)
 		return VM{}, err
 	}
 	h.keepSecret()
-	vm, err := h.VM(ctx, name)
-	return vm, failed(op, name, err)
+	return h.outcome(ctx, b.conn, b.o.UUID)
 }
 
 func (b *boot) steps() []step {
-	steps := append([]step{b.h.secretStep(b.cluster, b.conn, &b.secret)}, b.diskSteps()...)
+	steps := append([]step{b.h.secretStep(&b.h.secrets, b.session, &b.secret)}, b.diskSteps()...)
 	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, undo: b.undefine})
 	if !b.o.NoStart {
 		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, undo: b.stop})
@@ -106,9 +103,12 @@ func (b *boot) prepare() (err error) {
 		return err
 	}
 	if b.o.DomainXML != "" {
-		_, id, err := domain.Identity(b.o.DomainXML)
+		name, id, err := domain.Identity(b.o.DomainXML)
 		if err != nil {
 			return err
+		}
+		if name != "" && name != b.name {
+			return badInput("the domain XML is for %q, not for %q", name, b.name)
 		}
 		if b.o.UUID == "" {
 			b.o.UUID = id
@@ -205,7 +205,7 @@ func (b *boot) render(root domain.Disk) (xml string, err error) {
 }
 
 func (b *boot) undefine(ctx context.Context) error { return domain.Undefine(ctx, b.conn, b.o.UUID) }
-func (b *boot) start(ctx context.Context) error    { return domain.Start(ctx, b.conn, b.o.UUID) }
+func (b *boot) start(ctx context.Context) error    { return domain.Start(ctx, b.conn, b.name) }
 func (b *boot) stop(ctx context.Context) error     { return domain.Destroy(ctx, b.conn, b.o.UUID) }
 
 // rbdDisk is an image as a disk of a machine, with the monitors of now.

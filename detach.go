@@ -9,7 +9,6 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
-	"libvirt.org/go/libvirt"
 )
 
 // Detach plugs a volume, named as for [Host.Attach] or by its target, out of a
@@ -22,6 +21,7 @@ import (
 func (h *Host) Detach(ctx context.Context, vm, volume string) (Attachment, error) {
 	const op = "detach"
 	d := &detach{h: h}
+	defer d.end()
 	if err := d.prepare(ctx, vm, volume); err != nil {
 		return Attachment{}, failed(op, volume+" from "+vm, err)
 	}
@@ -33,17 +33,16 @@ func (h *Host) Detach(ctx context.Context, vm, volume string) (Attachment, error
 }
 
 type detach struct {
-	h       *Host
-	cluster *disk.Cluster
-	conn    *libvirt.Connect
-	owner   disk.Owner // the machine, in this host's words
-	volume  disk.Name
-	target  string
-	gone    bool // the machine is not defined any more
+	session
+	h      *Host
+	owner  disk.Owner // the machine, in this host's words
+	volume disk.Name
+	target string
+	gone   bool // the machine is not defined any more
 }
 
 func (d *detach) prepare(ctx context.Context, vm, volume string) (err error) {
-	if d.cluster, d.conn, err = d.h.both(ctx); err != nil {
+	if err = d.open(ctx, d.h); err != nil {
 		return err
 	}
 	info, err := domain.Find(ctx, d.conn, vm)
@@ -81,8 +80,11 @@ func (d *detach) prepareGone(ctx context.Context, vm, volume string, notFound er
 		return err
 	}
 	d.owner, err = d.cluster.Owner(ctx, d.volume)
-	if err != nil || d.owner.VM != vm && d.owner.UUID != vm {
+	if errors.Is(err, disk.ErrNotFound) || err == nil && d.owner.VM != vm && d.owner.UUID != vm {
 		return notFound
+	}
+	if err != nil {
+		return err
 	}
 	hostname, err := d.conn.GetHostname()
 	if err != nil {

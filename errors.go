@@ -65,12 +65,15 @@ func next(object string, err error) string {
 			return "rbd snap protect " + src
 		}
 	case errors.Is(err, domain.ErrUnreachable):
-		return "is libvirtd running there?  virsh -c URI hostname"
+		var e *domain.Error
+		if errors.As(err, &e) {
+			return "does it answer others?  virsh -c " + e.Object + " hostname"
+		}
 	}
 	return ""
 }
 
 // badInput is an error about what the caller asked for.
 func badInput(format string, args ...any) error {
-	return &disk.Error{Object: fmt.Sprintf(format, args...), Kind: disk.ErrInvalid, Reason: ""}
+	return &disk.Error{Kind: disk.ErrInvalid, Reason: fmt.Sprintf(format, args...)}
 }

@@ -40,7 +40,9 @@ type Config struct {
 const guestTimeout = 60 * time.Second
 
 // Host is one libvirt host and one Ceph cluster, for use by any number of
-// goroutines. It holds one connection to each, made when first needed.
+// goroutines. It holds one connection to Ceph, made when first needed, and as many
+// to libvirt as workflows run at once: two calls at once on one connection to
+// libvirt can wait for each other, and before libvirt 10.4 worse (CVE-2024-4418).
 type Host struct {
 	cfg  Config
 	lent bool // the connections are the caller's
@@ -49,7 +51,8 @@ type Host struct {
 	cluster *disk.Cluster
 
 	libvirtMu sync.Mutex
-	conn      *libvirt.Connect
+	idle      []*libvirt.Connect // those that no workflow uses
+	loan      chan *libvirt.Connect
 
 	secrets secretUse
 
@@ -70,10 +73,13 @@ func Open(_ context.Context, cfg Config) (*Host, error) {
 }
 
 // New makes a Host of connections that the caller made and keeps: Close leaves
-// them open. Config.Ceph and Config.URI are not used.
+// them open. Config.Ceph and Config.URI are not used. With one connection to
+// libvirt, its workflows wait for each other.
 func New(cluster *disk.Cluster, conn *libvirt.Connect, cfg Config) *Host {
 	h := newHost(cfg)
-	h.cluster, h.conn, h.lent = cluster, conn, true
+	h.cluster, h.lent = cluster, true
+	h.loan = make(chan *libvirt.Connect, 1)
+	h.loan <- conn
 	return h
 }
 
@@ -97,25 +103,22 @@ func (h *Host) Close() error {
 	}
 	h.cephMu.Lock()
 	defer h.cephMu.Unlock()
-	h.libvirtMu.Lock()
-	defer h.libvirtMu.Unlock()
 	if h.cluster != nil {
 		h.cluster.Close()
 		h.cluster = nil
 	}
-	return h.disconnect()
-}
-
-func (h *Host) disconnect() error {
-	if h.conn == nil {
-		return nil
+	h.libvirtMu.Lock()
+	defer h.libvirtMu.Unlock()
+	var errs []error
+	for _, conn := range h.idle {
+		left, err := conn.Close()
+		if err == nil && left > 0 {
+			err = errLeaked
+		}
+		errs = append(errs, err)
 	}
-	left, err := h.conn.Close()
-	h.conn = nil
-	if err == nil && left > 0 {
-		err = errLeaked
-	}
-	return err
+	h.idle = nil
+	return errors.Join(errs...)
 }
 
 // errLeaked is a mistake of ours: a libvirt handle was not freed.
@@ -140,33 +143,65 @@ func (h *Host) Cluster(ctx context.Context) (*disk.Cluster, error) {
 	return c, nil
 }
 
-// Libvirt is the connection to libvirt, made now if there is none yet or the old
-// one broke. It stays the Host's.
-func (h *Host) Libvirt(ctx context.Context) (*libvirt.Connect, error) {
-	h.libvirtMu.Lock()
-	defer h.libvirtMu.Unlock()
-	if h.conn != nil {
-		if alive, err := h.conn.IsAlive(); err == nil && alive || h.lent {
-			return h.conn, nil
+// borrow is a connection to libvirt that nobody else uses until it is given back.
+func (h *Host) borrow(ctx context.Context) (conn *libvirt.Connect, giveBack func(), err error) {
+	if h.lent {
+		select {
+		case conn = <-h.loan:
+			return conn, func() { h.loan <- conn }, nil
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
 		}
-		_ = h.disconnect() // it broke; what it says of that is of no use
 	}
-	conn, err := domain.Connect(ctx, h.cfg.URI, h.cfg.Timeout)
-	if err != nil {
-		return nil, err
+	if conn = h.popIdle(); conn == nil {
+		if conn, err = domain.Connect(ctx, h.cfg.URI, h.cfg.Timeout); err != nil {
+			return nil, nil, err
+		}
 	}
-	h.conn = conn
-	return conn, nil
+	return conn, func() {
+		h.libvirtMu.Lock()
+		defer h.libvirtMu.Unlock()
+		h.idle = append(h.idle, conn)
+	}, nil
 }
 
-// both are the two connections.
-func (h *Host) both(ctx context.Context) (*disk.Cluster, *libvirt.Connect, error) {
-	cluster, err := h.Cluster(ctx)
-	if err != nil {
-		return nil, nil, err
+// popIdle is an idle connection that still works, or nil.
+func (h *Host) popIdle() *libvirt.Connect {
+	h.libvirtMu.Lock()
+	defer h.libvirtMu.Unlock()
+	for len(h.idle) > 0 {
+		conn := h.idle[len(h.idle)-1]
+		h.idle = h.idle[:len(h.idle)-1]
+		if alive, err := conn.IsAlive(); err == nil && alive {
+			return conn
+		}
+		_, _ = conn.Close() // it broke; what it says of that is of no use
 	}
-	conn, err := h.Libvirt(ctx)
-	return cluster, conn, err
+	return nil
+}
+
+// session is what a workflow works with: the Ceph connection, which all share,
+// and a libvirt connection of its own.
+type session struct {
+	cluster  *disk.Cluster
+	conn     *libvirt.Connect
+	giveBack func()
+}
+
+func (s *session) open(ctx context.Context, h *Host) (err error) {
+	if s.cluster, err = h.Cluster(ctx); err != nil {
+		return err
+	}
+	s.conn, s.giveBack, err = h.borrow(ctx)
+	return err
+}
+
+// end gives the libvirt connection back, if there is one.
+func (s *session) end() {
+	if s.giveBack != nil {
+		s.giveBack()
+		s.giveBack = nil
+	}
 }
 
 // guest bounds a wait for a guest.

@@ -190,15 +190,14 @@ func TestDetachFromUndefined(t *testing.T) {
 	v := volume(t, h)
 	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
 	attached(t, h, vm, v)
-	conn, err := h.Libvirt(t.Context())
+	conn, giveBack, err := h.borrow(t.Context())
 	must(t, err)
+	defer giveBack()
 	must(t, domain.Undefine(t.Context(), conn, vm.UUID))
 	if _, err := h.Detach(t.Context(), vm.Name, v.ID); err != nil {
 		t.Error(err)
 	}
-	if _, err := h.Remove(t.Context(), vm.UUID); err != nil {
-		t.Error(err)
-	}
+	must(t, h.RemoveDisk(t.Context(), vm.UUID))
 }
 
 func TestResize(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -33,7 +34,7 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 		base := filepath.Base(path)
 		o.ID = strings.TrimSuffix(base, filepath.Ext(base))
 	}
-	name, err := disk.ParseImage(o.ID)
+	name, err := disk.ParseImageID(o.ID)
 	if err != nil {
 		return disk.Image{}, failed(op, path, err)
 	}
@@ -46,12 +47,14 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 	if err != nil {
 		return disk.Image{}, failed(op, path, err)
 	}
-	name.Snap = ""
 	i := &importing{h: h, cluster: cluster, src: src, name: name}
 	if err := h.run(ctx, op, name.Image, i.steps(filepath.Base(path))...); err != nil {
 		return disk.Image{}, err
 	}
-	image, err := cluster.Image(ctx, name)
+	if err := i.made.Close(); err != nil {
+		return disk.Image{}, failed(op, path, err)
+	}
+	image, err := cluster.Image(context.WithoutCancel(ctx), name)
 	return image, failed(op, path, err)
 }
 
@@ -61,7 +64,7 @@ type importing struct {
 	cluster *disk.Cluster
 	src     *disk.Source
 	name    disk.Name
-	part    disk.Name // what it is called until it is whole
+	made    *disk.Import
 	named   bool
 }
 
@@ -69,47 +72,50 @@ func (i *importing) steps(file string) []step {
 	snap := i.name
 	snap.Snap = disk.ImageSnapshot
 	return []step{
-		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), do: i.create, undo: i.remove},
+		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), do: i.create, undo: i.abandon},
 		{name: "copy", detail: says(i.src.Format() + " " + file), do: i.copy},
-		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.SnapshotImage(ctx, i.part) }},
-		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.ProtectImage(ctx, i.part) }},
+		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.made.Snapshot(ctx) }},
+		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.made.Protect(ctx) }},
 		{name: "name", detail: says(i.name.String()), do: i.rename, undo: i.removeNamed},
 	}
 }
 
 func (i *importing) create(ctx context.Context) (err error) {
-	i.part, err = i.cluster.BeginImport(ctx, i.name, i.src.Size())
+	i.made, err = i.cluster.BeginImport(ctx, i.name, i.src.Size())
 	return err
 }
 
-// remove takes back all but the name. Nobody but an import uses that other name.
-func (i *importing) remove(ctx context.Context) error {
-	if i.part.Image == "" {
+// abandon takes back all but the name.
+func (i *importing) abandon(ctx context.Context) error {
+	if i.made == nil {
 		return nil
 	}
-	return ignoreNotFound(i.cluster.RemoveImage(ctx, i.part))
+	return i.made.Abandon(ctx)
 }
 
 func (i *importing) copy(ctx context.Context) error {
-	return i.cluster.CopyImage(ctx, i.part, i.src, func(done, total int64) {
-		i.h.emit(Event{Kind: Progress, Op: "import", Object: i.name.Image, Step: "copy", Bytes: done, Total: total})
+	begin := time.Now()
+	return i.made.Copy(ctx, i.src, func(done, total int64) {
+		i.h.emit(Event{Kind: Progress, Op: "import", Object: i.name.Image, Step: "copy",
+			Bytes: done, Total: total, Elapsed: time.Since(begin)})
 	})
 }
 
 func (i *importing) rename(ctx context.Context) error {
-	err := i.cluster.NameImage(ctx, i.part, i.name)
+	err := i.made.Name(ctx)
 	i.named = err == nil
 	return err
 }
 
+// removeNamed takes back an image that was whole.
 func (i *importing) removeNamed(ctx context.Context) error {
 	if !i.named {
 		return nil // should it have been named after all, it is whole
 	}
-	return ignoreNotFound(i.cluster.RemoveImage(ctx, i.name))
-}
-
-func ignoreNotFound(err error) error {
+	if err := i.made.Close(); err != nil {
+		return err
+	}
+	err := i.cluster.RemoveImage(ctx, i.name)
 	if errors.Is(err, disk.ErrNotFound) {
 		return nil
 	}
@@ -148,7 +154,7 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 
 func withImage(ctx context.Context, h *Host, op, id string,
 	f func(*disk.Cluster, context.Context, disk.Name) (disk.Image, error)) (disk.Image, error) {
-	name, err := disk.ParseImage(id)
+	name, err := disk.ParseImageID(id)
 	if err != nil {
 		return disk.Image{}, failed(op, id, err)
 	}

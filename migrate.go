@@ -29,10 +29,11 @@ type Migration struct {
 
 // move is the state that the steps share.
 type move struct {
+	session // the source
 	h       *Host
-	cluster *disk.Cluster
-	from    *libvirt.Connect
+	watch   *libvirt.Connect // the source again, for asking while it works
 	to      *libvirt.Connect
+	secrets secretUse // the destination's
 	uri     string
 	vm      domain.Info
 	secret  secret.Secret
@@ -54,11 +55,11 @@ type move struct {
 func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (Migration, error) {
 	const op = "migrate"
 	m := &move{h: h}
+	defer m.close()
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return Migration{}, failed(op, vm, err)
 	}
-	defer m.close()
-	steps := []step{h.secretStep(m.cluster, m.to, &m.secret)}
+	steps := []step{m.giveSecret()}
 	if !o.NoCheck {
 		steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
 	}
@@ -66,8 +67,8 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 		step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true},
 		step{name: "record", detail: func() string { return "volumes of " + m.vm.Name }, do: m.record})
 	err := h.run(ctx, op, m.vm.Name, steps...)
-	if m.moved {
-		h.keepSecret()
+	if !m.moved {
+		return Migration{}, err
 	}
 	return m.result, err
 }
@@ -77,11 +78,11 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 // are valid also if the error is a [*migrate.CheckError].
 func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.Check, error) {
 	m := &move{h: h}
+	defer m.close()
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return nil, failed("migrate", vm, err)
 	}
-	defer m.close()
-	give := h.secretStep(m.cluster, m.to, &m.secret)
+	give := m.giveSecret()
 	if err := give.do(ctx); err != nil {
 		return nil, failed("migrate", vm, err)
 	}
@@ -93,10 +94,10 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.uri, err = domain.RemoteURI(m.h.cfg.URI, dest); err != nil {
 		return err
 	}
-	if m.cluster, m.from, err = m.h.both(ctx); err != nil {
+	if err = m.open(ctx, m.h); err != nil {
 		return err
 	}
-	if m.vm, err = domain.Find(ctx, m.from, vm); err != nil {
+	if m.vm, err = domain.Find(ctx, m.conn, vm); err != nil {
 		return err
 	}
 	if !m.vm.Running {
@@ -105,25 +106,43 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err != nil {
 		return err
 	}
-	if err = m.meet(); err != nil {
-		_, _ = m.to.Close()
+	if m.watch, err = domain.Another(ctx, m.conn, m.h.cfg.Timeout); err != nil {
+		return err
 	}
-	return err
+	return m.meet()
 }
 
-// close ends the connection to the destination, when the probe is gone: of one
-// that is not, AUTODESTROY makes an end now.
-func (m *move) close() {
-	_ = m.report.Wait()
-	if left, err := m.to.Close(); err == nil && left > 0 {
-		m.h.emit(Event{Kind: Warning, Op: "migrate", Object: m.vm.Name, Detail: errLeaked.Error(), Err: errLeaked})
+// giveSecret sets the destination's secret. It stays if the machine may be there.
+func (m *move) giveSecret() step {
+	s := m.h.secretStep(&m.secrets, session{cluster: m.cluster, conn: m.to}, &m.secret)
+	remove := s.undo
+	s.undo = func(ctx context.Context) error {
+		if m.moved {
+			return nil
+		}
+		return remove(ctx)
 	}
+	return s
+}
+
+// close ends the connections, that to the destination when the probe is gone.
+func (m *move) close() {
+	_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
+	for _, conn := range []*libvirt.Connect{m.to, m.watch} {
+		if conn == nil {
+			continue
+		}
+		if left, err := conn.Close(); err == nil && left > 0 {
+			m.h.emit(Event{Kind: Warning, Op: "migrate", Object: m.vm.Name, Detail: errLeaked.Error(), Err: errLeaked})
+		}
+	}
+	m.end()
 }
 
 // meet learns the hosts' names and refuses a destination that is the source,
 // with or without a preflight, before it gets a secret.
 func (m *move) meet() error {
-	from, err := domain.DescribeNode(m.from)
+	from, err := domain.DescribeNode(m.conn)
 	if err != nil {
 		return err
 	}
@@ -144,7 +163,7 @@ func (m *move) check(ctx context.Context) error {
 		return err
 	}
 	m.report, err = migrate.Preflight(ctx, migrate.Plan{
-		VM: m.vm.UUID, Source: m.from, Dest: m.to, Probe: probe, Timeout: m.h.cfg.Timeout,
+		VM: m.vm.UUID, Source: m.conn, Dest: m.to, Probe: probe, Timeout: m.h.cfg.Timeout,
 	})
 	return err
 }
@@ -191,7 +210,7 @@ func (m *move) copy(ctx context.Context) error {
 		return err
 	}
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
-		VM: m.vm.Name, Source: m.from, Dest: m.to, DestURI: m.uri,
+		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
 		Rewrite: func(xml string) (string, bool, error) {
 			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
 		},
@@ -201,7 +220,7 @@ func (m *move) copy(ctx context.Context) error {
 				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed})
 		},
 	})
-	m.moved = err == nil
+	m.moved = err == nil || errors.Is(err, migrate.ErrUnknown)
 	return err
 }
 

@@ -16,10 +16,12 @@ import (
 // Similar to: virsh start.
 func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 	const op = "start"
-	cluster, conn, err := h.both(ctx)
-	if err != nil {
+	var with session
+	defer with.end()
+	if err := with.open(ctx, h); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	cluster, conn := with.cluster, with.conn
 	info, err := domain.Find(ctx, conn, vm)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
@@ -36,11 +38,11 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 			})
 		}
 		err := h.run(ctx, op, info.Name,
-			h.secretStep(cluster, conn, &s),
+			h.secretStep(&h.secrets, with, &s),
 			step{name: "refresh", detail: says("monitors of " + info.Name), do: refresh},
 			step{
 				name: "start", detail: says(info.Name),
-				do:   func(ctx context.Context) error { return domain.Start(ctx, conn, info.UUID) },
+				do:   func(ctx context.Context) error { return domain.Start(ctx, conn, info.Name) },
 				undo: func(ctx context.Context) error { return domain.Destroy(ctx, conn, info.UUID) },
 			})
 		if err != nil {
@@ -48,7 +50,7 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 		}
 		h.keepSecret()
 	}
-	return h.VM(ctx, info.UUID)
+	return h.outcome(ctx, conn, info.UUID)
 }
 
 // Stop asks the guest to power off and waits until it has; with force its power
@@ -58,10 +60,11 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 // Similar to: virsh shutdown, and waiting; or virsh destroy.
 func (h *Host) Stop(ctx context.Context, vm string, force bool) (VM, error) {
 	const op = "stop"
-	conn, err := h.Libvirt(ctx)
+	conn, giveBack, err := h.borrow(ctx)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	defer giveBack()
 	info, err := domain.Find(ctx, conn, vm)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
@@ -81,5 +84,5 @@ func (h *Host) Stop(ctx context.Context, vm string, force bool) (VM, error) {
 	if err != nil {
 		return VM{}, err
 	}
-	return h.VM(ctx, info.UUID)
+	return h.outcome(ctx, conn, info.UUID)
 }

@@ -7,10 +7,8 @@ import (
 	"errors"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
-	"libvirt.org/go/libvirt"
 )
 
 // Removal is what [Host.Remove] removed.
@@ -25,15 +23,16 @@ type Removal struct {
 // gives its volumes back, and undefines it. Volumes stay. It checks first that
 // nothing is in the way (a snapshot or a clone of a disk), and has then changed
 // nothing. Interrupted, it is finished by running it again; the machine is
-// forgotten last, so that its name leads to the rest until the end. By UUID it
-// also removes the images of a machine that is not defined any more.
+// forgotten last, so that its name leads to the rest until the end.
 //
-// A name that nothing is known of is [domain.ErrNotFound].
+// A machine that this host does not know is [domain.ErrNotFound], also if it has
+// disks: another host may have it. For those there is [Host.RemoveDisk].
 //
 // Similar to: virsh destroy, rbd rm, virsh undefine.
 func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 	const op = "remove"
 	r := &removal{h: h}
+	defer r.end()
 	if err := r.prepare(ctx, vm); err != nil {
 		return Removal{}, failed(op, vm, err)
 	}
@@ -47,38 +46,35 @@ func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 			do: func(ctx context.Context) error { return r.cluster.Release(ctx, n, r.UUID) }})
 	}
 	steps = append(steps, step{name: "undefine", detail: says(r.VM), do: r.undefine})
-	return r.Removal, h.run(ctx, op, r.VM, steps...)
+	err := h.run(ctx, op, r.VM, steps...)
+	var e *Error
+	if errors.As(err, &e) && e.Step != steps[0].name {
+		e.Left = append(e.Left, r.VM+" is half removed")
+		e.Next = "to finish:  vmdisk rm " + r.VM
+	}
+	return r.Removal, err
 }
 
 type removal struct {
 	Removal
+	session
 	h       *Host
-	cluster *disk.Cluster
-	conn    *libvirt.Connect
 	images  []disk.Name
 	volumes []disk.Name
 }
 
 func (r *removal) prepare(ctx context.Context, vm string) (err error) {
-	if r.cluster, r.conn, err = r.h.both(ctx); err != nil {
+	if err = r.open(ctx, r.h); err != nil {
 		return err
 	}
 	info, err := domain.Find(ctx, r.conn, vm)
-	unknown := errors.Is(err, domain.ErrNotFound)
-	if err != nil && (!unknown || uuid.Validate(vm) != nil) {
+	if err != nil {
 		return err
 	}
-	if unknown {
-		info = domain.Info{Name: vm, UUID: strings.ToLower(vm)}
-	}
-	notFound := err
 	r.VM, r.UUID = info.Name, info.UUID
 	r.Images, r.Kept = []string{}, []string{}
 	if r.images, err = r.cluster.MachineImages(ctx, r.h.cfg.VMPool, info.UUID); err != nil {
 		return err
-	}
-	if unknown && len(r.images) == 0 {
-		return notFound
 	}
 	for _, n := range r.images {
 		if err := r.cluster.Removable(ctx, n); err != nil {
@@ -86,14 +82,19 @@ func (r *removal) prepare(ctx context.Context, vm string) (err error) {
 		}
 		r.Images = append(r.Images, n.String())
 	}
-	return r.findVolumes(info)
+	return r.findVolumes(ctx)
 }
 
-// findVolumes lists what the machine has in Ceph and does not own.
-func (r *removal) findVolumes(info domain.Info) error {
-	for _, d := range info.Disks {
+// findVolumes lists what the machine has in Ceph and does not own, now or at its
+// next start.
+func (r *removal) findVolumes(ctx context.Context) error {
+	all, err := domain.Disks(ctx, r.conn, r.UUID)
+	if err != nil {
+		return err
+	}
+	for _, d := range all {
 		n := disk.Name{Pool: d.Pool, Image: d.Image}
-		if d.Pool == "" || strings.HasPrefix(d.Image, info.UUID+"_") {
+		if d.Pool == "" || strings.HasPrefix(d.Image, r.UUID+"_") {
 			continue
 		}
 		r.volumes = append(r.volumes, n)

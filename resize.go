@@ -17,10 +17,12 @@ import (
 // Similar to: virsh blockresize, or rbd resize if the machine is off.
 func (h *Host) Resize(ctx context.Context, vm string, size int64, by bool) (VM, error) {
 	const op = "resize"
-	cluster, conn, err := h.both(ctx)
-	if err != nil {
+	var with session
+	defer with.end()
+	if err := with.open(ctx, h); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	cluster, conn := with.cluster, with.conn
 	info, err := domain.Find(ctx, conn, vm)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
@@ -54,7 +56,7 @@ func (h *Host) Resize(ctx context.Context, vm string, size int64, by bool) (VM, 
 	if err != nil {
 		return VM{}, err
 	}
-	return h.VM(ctx, info.UUID)
+	return h.outcome(ctx, conn, info.UUID)
 }
 
 // rootOf is the disk that carries the machine's UUID.

@@ -4,9 +4,12 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
 )
 
 // DiskOptions say what root disk to make.
@@ -42,7 +45,7 @@ func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error)
 	if err := h.run(ctx, op, b.root.String(), b.diskSteps()...); err != nil {
 		return disk.Disk{}, err
 	}
-	d, err := b.cluster.Disk(ctx, b.root)
+	d, err := b.cluster.Disk(context.WithoutCancel(ctx), b.root)
 	return d, failed(op, b.root.String(), err)
 }
 
@@ -69,8 +72,9 @@ func (h *Host) Disk(ctx context.Context, spec string) (disk.Disk, error) {
 	return d, failed("inspect", spec, err)
 }
 
-// RemoveDisk removes a root disk that nobody has open and nothing depends on. The
-// disk of a machine that is defined is better removed with it, see [Host.Remove].
+// RemoveDisk removes a root disk that nobody has open and nothing depends on. One
+// of a machine that this host defines is [disk.ErrInUse]; whether another host
+// defines it is not asked.
 //
 // Similar to: rbd rm.
 func (h *Host) RemoveDisk(ctx context.Context, spec string) error {
@@ -81,8 +85,34 @@ func (h *Host) RemoveDisk(ctx context.Context, spec string) error {
 	if _, err := cluster.Size(ctx, name); err != nil {
 		return failed("remove", spec, err)
 	}
+	if err := h.refuseOwned(ctx, name); err != nil {
+		return failed("remove", spec, err)
+	}
 	return h.run(ctx, "remove", name.String(), step{name: "remove", detail: name.String,
 		do: func(ctx context.Context) error { return cluster.RemoveDisk(ctx, name) }})
+}
+
+// refuseOwned refuses the disk of a machine that the host defines. Without a
+// libvirt to ask, there is none.
+func (h *Host) refuseOwned(ctx context.Context, n disk.Name) error {
+	id, _, _ := strings.Cut(n.Image, "_")
+	if uuid.Validate(id) != nil {
+		return nil
+	}
+	conn, giveBack, err := h.borrow(ctx)
+	if err != nil {
+		return nil
+	}
+	defer giveBack()
+	info, err := domain.Find(ctx, conn, id)
+	if errors.Is(err, domain.ErrNotFound) {
+		return nil
+	}
+	if err == nil {
+		err = &disk.Error{Op: "remove", Object: n.String(), Kind: disk.ErrInUse,
+			Holders: []string{"disk of VM " + info.Name + ", which is " + info.State + "; with it:  vmdisk rm " + info.Name}}
+	}
+	return err
 }
 
 func (h *Host) diskName(ctx context.Context, spec string) (*disk.Cluster, disk.Name, error) {

@@ -16,11 +16,12 @@ import (
 //
 // Similar to: virsh secret-define and secret-set-value.
 func (h *Host) SetSecret(ctx context.Context) (secret.Secret, secret.Change, error) {
-	cluster, conn, err := h.both(ctx)
-	if err != nil {
+	var with session
+	defer with.end()
+	if err := with.open(ctx, h); err != nil {
 		return secret.Secret{}, secret.Kept, failed("set", "secret", err)
 	}
-	s, change, err := h.ensureSecret(ctx, cluster, conn)
+	s, change, err := h.ensureSecret(ctx, with.cluster, with.conn)
 	return s, change, failed("set", "secret", err)
 }
 
@@ -28,10 +29,11 @@ func (h *Host) SetSecret(ctx context.Context) (secret.Secret, secret.Change, err
 //
 // Similar to: virsh secret-list.
 func (h *Host) Secrets(ctx context.Context) ([]secret.Secret, error) {
-	conn, err := h.Libvirt(ctx)
+	conn, giveBack, err := h.borrow(ctx)
 	if err != nil {
 		return nil, failed("list", "secrets", err)
 	}
+	defer giveBack()
 	all, err := secret.List(conn)
 	return all, failed("list", "secrets", err)
 }
@@ -48,8 +50,8 @@ func (h *Host) ensureSecret(ctx context.Context, cluster *disk.Cluster, conn *li
 	return secret.Ensure(ctx, conn, id, cluster.User(), key)
 }
 
-// secretUse counts the workflows that run on a secret that this Host made, so
-// that one that fails does not take it from the others.
+// secretUse counts the workflows that use a secret which one of them made on a
+// host, so that one that fails does not take it from the others.
 type secretUse struct {
 	mu    sync.Mutex
 	users int
@@ -58,8 +60,7 @@ type secretUse struct {
 
 // secretStep makes sure of the secret and leaves it in *out. Undone, it removes a
 // secret that was not there before, unless another workflow uses it by now.
-func (h *Host) secretStep(cluster *disk.Cluster, conn *libvirt.Connect, out *secret.Secret) step {
-	use := &h.secrets
+func (h *Host) secretStep(use *secretUse, on session, out *secret.Secret) step {
 	var change secret.Change
 	return step{
 		name:   "secret",
@@ -67,7 +68,7 @@ func (h *Host) secretStep(cluster *disk.Cluster, conn *libvirt.Connect, out *sec
 		do: func(ctx context.Context) (err error) {
 			use.mu.Lock()
 			defer use.mu.Unlock()
-			*out, change, err = h.ensureSecret(ctx, cluster, conn)
+			*out, change, err = h.ensureSecret(ctx, on.cluster, on.conn)
 			if err == nil {
 				use.users++
 				use.made = use.made || change == secret.Created
@@ -82,7 +83,7 @@ func (h *Host) secretStep(cluster *disk.Cluster, conn *libvirt.Connect, out *sec
 				return nil
 			}
 			use.made = false
-			return secret.Remove(conn, out.UUID)
+			return secret.Remove(on.conn, out.UUID)
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
 )
 
 // VM is a machine of the host.
@@ -19,7 +20,7 @@ type VM struct {
 }
 
 // VMDisk is a disk of a machine. Pool and Image are "" for one that is not in
-// Ceph; Size is then 0.
+// Ceph; Size is then 0, as it is while Ceph does not answer.
 type VMDisk struct {
 	Target string `json:"target"`
 	Pool   string `json:"pool"`
@@ -36,15 +37,16 @@ func (h *Host) VMs(ctx context.Context) ([]VM, error) {
 	early, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() { _, _ = h.Cluster(early) }() // whoever needs it is told what fails
-	conn, err := h.Libvirt(ctx)
+	conn, giveBack, err := h.borrow(ctx)
 	if err != nil {
 		return nil, failed("list", "VMs", err)
 	}
+	defer giveBack()
 	infos, err := domain.List(ctx, conn)
 	if err != nil {
 		return nil, failed("list", "VMs", err)
 	}
-	vms, err := h.describe(ctx, infos)
+	vms, err := h.describe(ctx, conn, infos)
 	return vms, failed("list", "VMs", err)
 }
 
@@ -53,27 +55,35 @@ func (h *Host) VMs(ctx context.Context) ([]VM, error) {
 //
 // Similar to: virsh dominfo and domblklist.
 func (h *Host) VM(ctx context.Context, vm string) (VM, error) {
-	conn, err := h.Libvirt(ctx)
+	conn, giveBack, err := h.borrow(ctx)
 	if err != nil {
 		return VM{}, failed("inspect", vm, err)
 	}
+	defer giveBack()
+	return h.inspect(ctx, conn, vm)
+}
+
+// outcome describes the machine that a workflow ended with. The workflow is over:
+// a cancellation that came too late for it must not hide what came of it.
+func (h *Host) outcome(ctx context.Context, conn *libvirt.Connect, vm string) (VM, error) {
+	return h.inspect(context.WithoutCancel(ctx), conn, vm)
+}
+
+func (h *Host) inspect(ctx context.Context, conn *libvirt.Connect, vm string) (VM, error) {
 	info, err := domain.Find(ctx, conn, vm)
 	if err != nil {
 		return VM{}, failed("inspect", vm, err)
 	}
-	vms, err := h.describe(ctx, []domain.Info{info})
+	vms, err := h.describe(ctx, conn, []domain.Info{info})
 	if err != nil {
 		return VM{}, failed("inspect", vm, err)
 	}
 	return vms[0], nil
 }
 
-// describe adds the disks' sizes, for which Ceph is asked only if there are any.
-func (h *Host) describe(ctx context.Context, infos []domain.Info) ([]VM, error) {
-	conn, err := h.Libvirt(ctx)
-	if err != nil {
-		return nil, err
-	}
+// describe adds the disks' sizes. If Ceph cannot be asked for them, the machines
+// are still told of, with sizes of 0 and a warning.
+func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []domain.Info) ([]VM, error) {
 	hostname, err := conn.GetHostname()
 	if err != nil {
 		return nil, err
@@ -86,15 +96,12 @@ func (h *Host) describe(ctx context.Context, infos []domain.Info) ([]VM, error) 
 			}
 		}
 	}
-	sizes := map[disk.Name]int64{}
-	if len(names) > 0 {
-		cluster, err := h.Cluster(ctx)
-		if err != nil {
-			return nil, err
-		}
-		if sizes, err = cluster.Sizes(ctx, names); err != nil {
-			return nil, err
-		}
+	sizes, err := h.sizes(ctx, names)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		h.emit(Event{Kind: Warning, Op: "inspect", Object: hostname, Detail: "sizes of disks are not known: " + err.Error(), Err: err})
 	}
 	vms := []VM{}
 	for _, info := range infos {
@@ -108,4 +115,15 @@ func (h *Host) describe(ctx context.Context, infos []domain.Info) ([]VM, error) 
 		vms = append(vms, vm)
 	}
 	return vms, nil
+}
+
+func (h *Host) sizes(ctx context.Context, names []disk.Name) (map[disk.Name]int64, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	cluster, err := h.Cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return cluster.Sizes(ctx, names)
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
@@ -217,6 +218,9 @@ func (c *Cluster) explainConnect(err error) error {
 	case is(e, ErrNotFound), is(e, ErrPermission) && !c.inKeyring():
 		e.Kind = ErrInvalid
 		e.Reason = fmt.Sprintf("no key of client.%s in %s", c.user, strings.Join(c.Keyrings(), ", "))
+	case errno(err) == syscall.EIO || errno(err) == syscall.EISDIR: // what librados says of a keyring that it cannot read
+		e.Kind = ErrInvalid
+		e.Reason = fmt.Sprintf("no usable key of client.%s in %s", c.user, strings.Join(c.Keyrings(), ", "))
 	case is(e, ErrPermission):
 		e.Reason = fmt.Sprintf("the monitors (%s) refuse the key of client.%s", hosts, c.user)
 	}
@@ -317,21 +321,30 @@ func (c *Cluster) pool(ctx context.Context, pool string, f func(*rados.IOContext
 	if err := ctx.Err(); err != nil {
 		return wrap("open pool", pool, err)
 	}
+	io, err := c.openPool(pool)
+	if err != nil {
+		return err
+	}
+	defer io.Destroy()
+	return f(io)
+}
+
+// openPool is a pool for the caller to destroy. A pool that is full, or over its
+// quota, is an error there and not a wait; what only removes is let through.
+func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
 	io, err := c.conn.OpenIOContext(pool)
 	if err != nil {
 		e := translate("open", "pool "+pool, err)
 		if is(e, ErrNotFound) {
 			e.Reason = "no such pool"
 		}
-		return e
+		return nil, e
 	}
-	defer io.Destroy()
-	// A pool that is full, or over its quota, is an error and not a wait; what
-	// only removes is let through.
 	if err := io.SetPoolFullTry(); err != nil {
-		return wrap("open", "pool "+pool, err)
+		io.Destroy()
+		return nil, wrap("open", "pool "+pool, err)
 	}
-	return f(io)
+	return io, nil
 }
 
 // view runs f with an image (or its snapshot) opened read-only, so that we

@@ -43,6 +43,8 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(e.Object)
 	switch {
+	case e.Object == "":
+		b.WriteString(e.Reason)
 	case e.Reason != "":
 		b.WriteString(": " + e.Reason)
 	case e.Kind != nil:

@@ -5,6 +5,7 @@ package disk
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -115,6 +116,28 @@ func ParseImage(spec string) (Name, error) {
 	return n, err
 }
 
+// ParseImageID reads what names an image as a whole, [POOL/]ID: one to make, to
+// describe or to remove. A snapshot is refused, and so is what is a volume or a
+// machine's disk, for which there are other commands.
+func ParseImageID(spec string) (Name, error) {
+	n, err := ParseName(spec, ImagePool)
+	switch {
+	case err != nil:
+		return Name{}, err
+	case n.Snap != "":
+		return Name{}, invalid(spec, "names a snapshot, not an image")
+	case n.Pool == VolumePool || strings.HasPrefix(n.Image, volumePrefix):
+		return Name{}, invalid(spec, "is a volume, not an image; see vmdisk volume")
+	case isMachineDisk(n.Image):
+		return Name{}, invalid(spec, "is a machine's disk, not an image; see vmdisk disk")
+	}
+	return n, nil
+}
+
+var machineDisk = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}_disk`)
+
+func isMachineDisk(image string) bool { return machineDisk.MatchString(image) }
+
 // ParseVolume reads what names a volume: its ID, its image name volume-ID, or
 // POOL/IMAGE for an image that is named otherwise.
 func ParseVolume(spec string) (Name, error) {
@@ -124,6 +147,9 @@ func ParseVolume(spec string) (Name, error) {
 	}
 	if n.Snap != "" {
 		return Name{}, invalid(spec, "names a snapshot, not a volume")
+	}
+	if isMachineDisk(n.Image) {
+		return Name{}, invalid(spec, "is a machine's disk, not a volume")
 	}
 	if !strings.Contains(spec, "/") && !strings.HasPrefix(n.Image, volumePrefix) {
 		n.Image = VolumeName(n.Image)
@@ -140,6 +166,9 @@ func ParseRootDisk(spec string) (Name, error) {
 	}
 	if n.Snap != "" {
 		return Name{}, invalid(spec, "names a snapshot, not a disk")
+	}
+	if n.Pool == VolumePool || n.Pool == ImagePool {
+		return Name{}, invalid(spec, "is in the pool of volumes or images, not a machine's disk")
 	}
 	if !strings.Contains(spec, "/") && !strings.HasSuffix(n.Image, rootSuffix) {
 		n.Image = RootDiskName(n.Image)

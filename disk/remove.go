@@ -63,8 +63,8 @@ func (c *Cluster) remove(ctx context.Context, n Name) error {
 
 // waitUnused calls remove until what is to be removed is not open any more. A
 // client that was just killed keeps its watch for up to 30 s.
-func waitUnused(ctx context.Context, remove func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, watchExpiry)
+func waitUnused(outer context.Context, remove func() error) error {
+	ctx, cancel := context.WithTimeout(outer, watchExpiry)
 	defer cancel()
 	for {
 		err := remove()
@@ -73,6 +73,9 @@ func waitUnused(ctx context.Context, remove func() error) error {
 		}
 		select {
 		case <-ctx.Done():
+			if outer.Err() != nil {
+				return outer.Err()
+			}
 			return err // says by whom, which ctx.Err() does not
 		case <-time.After(100 * time.Millisecond):
 		}

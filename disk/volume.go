@@ -6,6 +6,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/ceph/go-ceph/rados"
@@ -45,7 +46,20 @@ func (c *Cluster) CreateVolume(ctx context.Context, n Name, size int64) (Volume,
 	if err != nil {
 		return Volume{}, err
 	}
-	return c.Volume(ctx, n)
+	// It is made; a cancellation now must not hide that.
+	return c.Volume(context.WithoutCancel(ctx), n)
+}
+
+// CheckVolume refuses what is there and not a volume: an image, which others
+// clone from and nobody may write to.
+func (c *Cluster) CheckVolume(ctx context.Context, n Name) error {
+	return c.view(ctx, n, func(img *rbd.Image) error {
+		names, err := snapshots(img, n)
+		if err == nil && slices.Contains(names, ImageSnapshot) {
+			err = invalid(n.String(), "is an image with the snapshot %q that disks are cloned from, not a volume", ImageSnapshot)
+		}
+		return err
+	})
 }
 
 // Volume describes one volume.

@@ -62,6 +62,16 @@ func Connect(ctx context.Context, uri string, timeout time.Duration) (*libvirt.C
 	}
 }
 
+// Another opens a second connection to the daemon of the first. The caller closes
+// it. Two calls at once on one connection can wait for each other.
+func Another(ctx context.Context, conn *libvirt.Connect, timeout time.Duration) (*libvirt.Connect, error) {
+	uri, err := conn.GetURI()
+	if err != nil {
+		return nil, wrap("read URI of", "connection", err)
+	}
+	return Connect(ctx, uri, timeout)
+}
+
 // RemoteURI is the libvirt URI for DEST: a URI is taken as it is; a host name
 // gets the scheme and path of base, so that "compute2" from
 // qemu+ssh://root@compute1/system is qemu+ssh://root@compute2/system.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 
 	"libvirt.org/go/libvirt"
 )
@@ -62,12 +63,17 @@ func (e *Error) Unwrap() []error {
 
 // Message is what libvirt said, without its numbers.
 func Message(err error) string {
+	text := err.Error()
 	var own libvirt.Error
 	if errors.As(err, &own) && own.Message != "" {
-		return own.Message
+		text = own.Message
 	}
-	return err.Error()
+	return blockdev.ReplaceAllString(text, "")
 }
+
+// blockdev is what QEMU repeats of its command line before it says what is wrong
+// with a disk.
+var blockdev = regexp.MustCompile(`-blockdev \{.*\}: `)
 
 // kinds maps libvirt's error codes to sentinels.
 var kinds = map[libvirt.ErrorNumber]error{
@@ -79,6 +85,7 @@ var kinds = map[libvirt.ErrorNumber]error{
 	libvirt.ERR_OPERATION_TIMEOUT:  ErrTimeout,
 	libvirt.ERR_NO_CONNECT:         ErrUnreachable,
 	libvirt.ERR_DEVICE_MISSING:     ErrNotFound,
+	libvirt.ERR_NO_NETWORK:         ErrNotFound,
 }
 
 // wrap translates a libvirt error; nil stays nil, and what is already

@@ -20,7 +20,19 @@ const unplugAgain = 5 * time.Second
 // Targets are a machine's taken targets, those of now and those of its next
 // start.
 func Targets(ctx context.Context, conn *libvirt.Connect, vm string) ([]string, error) {
-	var all []string
+	all, err := Disks(ctx, conn, vm)
+	var targets []string
+	for _, d := range all {
+		if !slices.Contains(targets, d.Target) {
+			targets = append(targets, d.Target)
+		}
+	}
+	return targets, err
+}
+
+// Disks are a machine's disks, those of now and those of its next start.
+func Disks(ctx context.Context, conn *libvirt.Connect, vm string) ([]DiskInfo, error) {
+	var all []DiskInfo
 	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
 		for _, flags := range []libvirt.DomainXMLFlags{0, libvirt.DOMAIN_XML_INACTIVE} {
 			found, err := devices(d, vm, flags)
@@ -28,8 +40,8 @@ func Targets(ctx context.Context, conn *libvirt.Connect, vm string) ([]string, e
 				return err
 			}
 			for _, device := range found {
-				if device.Target != nil && !slices.Contains(all, device.Target.Dev) {
-					all = append(all, device.Target.Dev)
+				if info := describe(device); !slices.Contains(all, info) {
+					all = append(all, info)
 				}
 			}
 		}

@@ -5,6 +5,7 @@ package domain
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/google/uuid"
 	"libvirt.org/go/libvirt"
@@ -17,36 +18,64 @@ import (
 // which may hang in opening the disk, is ended.
 //
 // Ending a machine takes QEMU longer than starting it, so Probe does not wait for
-// that: ended tells what came of it. Receive from it before conn is closed.
+// that: ended tells what came of it. Of conn only the address is used.
 func Probe(ctx context.Context, conn *libvirt.Connect, virtType string, d Disk) (ended <-chan error, err error) {
-	name := "vmdisk-probe-" + uuid.NewString()
-	xml, err := probeXML(name, virtType, d)
+	// One connection to wait on, one to end it by.
+	maker, err := Another(ctx, conn, 0)
 	if err != nil {
 		return gone(), err
 	}
-	created, over := make(chan error, 1), make(chan error, 1)
+	ender, err := Another(ctx, conn, 0)
+	if err != nil {
+		_, _ = maker.Close()
+		return gone(), err
+	}
+	defer func() { _, _ = ender.Close() }()
+	name := "vmdisk-probe-" + uuid.NewString()
+	xml, err := probeXML(name, virtType, d)
+	if err != nil {
+		_, _ = maker.Close()
+		return gone(), err
+	}
+	var createErr error
+	tried, over := make(chan struct{}), make(chan error, 1)
 	go func() {
 		// AUTODESTROY: should this process die, libvirt ends the probe.
-		p, err := conn.DomainCreateXML(xml, libvirt.DOMAIN_START_PAUSED|libvirt.DOMAIN_START_AUTODESTROY)
-		created <- err
+		p, err := maker.DomainCreateXML(xml, libvirt.DOMAIN_START_PAUSED|libvirt.DOMAIN_START_AUTODESTROY)
+		createErr = err
+		close(tried)
+		var ending error
 		if err == nil {
-			over <- errors.Join(p.Destroy(), p.Free())
-		} else {
-			over <- nil
+			ending = errors.Join(p.Destroy(), p.Free())
 		}
+		_, err = maker.Close()
+		over <- errors.Join(ending, err)
 	}()
 	select {
-	case err := <-created:
-		return over, wrap("probe", d.Pool+"/"+d.Image, err)
+	case <-tried:
+		return over, wrap("probe", d.Pool+"/"+d.Image, createErr)
 	case <-ctx.Done():
-		// Ending the machine makes the call above return with an error.
-		if err := Destroy(context.WithoutCancel(ctx), conn, name); err != nil {
-			return over, err
+		return over, endProbe(ender, name, tried, ctx.Err())
+	}
+}
+
+// endTimeout is how long a probe that hangs may take to end.
+const endTimeout = 10 * time.Second
+
+// endProbe ends a machine that hangs while it is made, which makes the making
+// fail. It may not be there yet at the first try.
+func endProbe(conn *libvirt.Connect, name string, tried <-chan struct{}, cause error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	for {
+		err := Destroy(ctx, conn, name)
+		select {
+		case <-tried:
+			return cause
+		case <-ctx.Done():
+			return errors.Join(cause, err)
+		case <-time.After(poll):
 		}
-		if err := <-over; err != nil {
-			return gone(), err
-		}
-		return gone(), ctx.Err()
 	}
 }
 

@@ -47,7 +47,13 @@ func place(d *libvirtxml.Domain, root Disk) error {
 			continue
 		}
 		ours := root.device()
-		has.Device, has.Driver, has.Auth, has.Source = ours.Device, ours.Driver, ours.Auth, ours.Source
+		has.Device, has.Auth, has.Source = ours.Device, ours.Auth, ours.Source
+		if has.Driver == nil {
+			has.Driver = ours.Driver
+		}
+		// What else the caller said of the driver (queues, iothread) stays.
+		has.Driver.Name, has.Driver.Type, has.Driver.Cache = ours.Driver.Name, ours.Driver.Type, ours.Driver.Cache
+		has.Driver.Discard, has.Driver.ErrorPolicy = ours.Driver.Discard, ours.Driver.ErrorPolicy
 		if has.Target.Bus == "" {
 			has.Target.Bus = ours.Target.Bus
 		}

@@ -17,6 +17,9 @@ var (
 	ErrUnfit = errors.New("destination is not fit")
 	// ErrLost is for a machine that runs on neither host after the move failed.
 	ErrLost = errors.New("runs on neither host")
+	// ErrUnknown is for a move that failed while a host did not say whether it has
+	// the machine.
+	ErrUnknown = errors.New("where it runs is not known, ask both hosts")
 )
 
 // A CheckError is a preflight that found something. It matches what the checks

@@ -39,8 +39,11 @@ type Result struct {
 
 // Move is a migration to run.
 type Move struct {
-	VM      string
-	Source  *libvirt.Connect
+	VM     string
+	Source *libvirt.Connect
+	// Watch is another connection to the source: one that a migration is waited
+	// for on does not answer reliably before it is over.
+	Watch   *libvirt.Connect
 	Dest    *libvirt.Connect
 	DestURI string // as the source host reaches the destination
 	// Rewrite changes the machine's XML for the destination; nil leaves it.
@@ -51,7 +54,8 @@ type Move struct {
 // Run moves the machine and blocks until it runs on the destination. If ctx
 // ends, the migration is aborted and Run returns ctx's error when the source is
 // known to run; should the move have been complete by then, it is a success. On
-// any error the machine runs on the source, unless the error is [ErrLost].
+// any error the machine runs on the source, unless the error is [ErrLost] or
+// [ErrUnknown].
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func Run(ctx context.Context, m Move) (Result, error) {
@@ -64,12 +68,18 @@ func Run(ctx context.Context, m Move) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	watched, err := m.Watch.LookupDomainByName(m.VM)
+	if err != nil {
+		return Result{}, fmt.Errorf("find VM %s: %w", m.VM, err)
+	}
+	defer watched.Free()
 	begin := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- d.MigrateToURI3(m.DestURI, params, flags) }()
-	err = m.watch(ctx, d, done, begin)
-	if err != nil {
-		return Result{}, m.settle(ctx, err)
+	if err := m.watch(ctx, watched, done, begin); err != nil {
+		if err := m.settle(ctx, err); err != nil {
+			return Result{}, err
+		}
 	}
 	r := Result{Elapsed: time.Since(begin)}
 	m.account(&r)
@@ -135,7 +145,8 @@ func (m Move) report(d *libvirt.Domain, begin time.Time) {
 	})
 }
 
-// settle finds out where the machine is after libvirt reported failure.
+// settle finds out where the machine is after libvirt reported failure; nil if it
+// runs on the destination.
 func (m Move) settle(ctx context.Context, cause error) error {
 	after := context.WithoutCancel(ctx)
 	here, err := domain.Find(after, m.Source, m.VM)
@@ -143,13 +154,21 @@ func (m Move) settle(ctx context.Context, cause error) error {
 		if ctx.Err() != nil && errors.Is(cause, libvirt.ERR_OPERATION_ABORTED) {
 			return ctx.Err()
 		}
-		return fmt.Errorf("migrate %s: %w", m.VM, &domain.Error{Op: "move to", Object: m.DestURI, Err: cause})
+		return &domain.Error{Op: "move to", Object: m.DestURI, Err: cause}
 	}
 	there, thereErr := domain.Find(after, m.Dest, m.VM)
-	if thereErr == nil && there.Running {
-		return fmt.Errorf("migrate %s: it runs on the destination, but: %w", m.VM, cause)
+	switch {
+	case thereErr == nil && there.Running:
+		return nil // it moved, whatever went wrong then
+	case gone(here, err) && gone(there, thereErr):
+		return fmt.Errorf("%w: %w", ErrLost, cause)
 	}
-	return fmt.Errorf("migrate %s: %w: %w", m.VM, ErrLost, cause)
+	return fmt.Errorf("%w: %w", ErrUnknown, errors.Join(cause, err, thereErr))
+}
+
+// gone says that a host answered and that the machine does not run on it.
+func gone(info domain.Info, err error) bool {
+	return err == nil && !info.Running || errors.Is(err, domain.ErrNotFound)
 }
 
 // account asks the destination what the migration took. The machine has moved

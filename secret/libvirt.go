@@ -42,17 +42,18 @@ type Change int
 // What Ensure can have done.
 const (
 	Kept    Change = iota // the secret was there, with the right key
-	Updated               // it was there without its value or with another
+	Updated               // it was there and its key was set, which a private secret does not show
 	Created               // it was not there
 )
 
 // String is the word for a step's output.
-func (c Change) String() string { return [...]string{"kept", "updated", "created"}[c] }
+func (c Change) String() string { return [...]string{"kept", "set", "created"}[c] }
 
-// Ensure makes sure that a host has the secret of a user with this key. A
-// secret of that usage that exists under another UUID is adopted, for libvirt
-// allows only one; the returned Secret says its UUID. One that was ephemeral
-// and has lost its value with the daemon gets it back.
+// Ensure makes sure that a host has the secret of a user with this key. Libvirt
+// allows only one of that usage: one that exists under another UUID is adopted if
+// it holds this key, and the returned Secret says its UUID; else it is refused,
+// for it may be another cluster's. One that was ephemeral and has lost its value
+// with the daemon gets it back.
 //
 // A secret that Ensure makes is private: libvirt hands its value to no client.
 //
@@ -62,7 +63,7 @@ func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key
 	if err := ctx.Err(); err != nil {
 		return s, Kept, err
 	}
-	change := Kept
+	change, wanted := Kept, s.UUID
 	found, err := conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, s.Usage)
 	if errors.Is(err, libvirt.ERR_NO_SECRET) {
 		change = Created
@@ -79,6 +80,10 @@ func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key
 		// A private secret does not show its value, so it is set again.
 		if has, err := found.GetValue(0); err == nil && bytes.Equal(has, key.raw) {
 			return s, Kept, nil
+		}
+		if s.UUID != wanted {
+			return s, Kept, fmt.Errorf("libvirt secret %q is %s on this host, not %s, and its key may be another cluster's; "+
+				"if it is this cluster's, say so: --secret-uuid %s", s.Usage, s.UUID, wanted, s.UUID)
 		}
 		change = Updated
 	}

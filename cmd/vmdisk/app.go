@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -107,8 +106,7 @@ func noCommand(c *cli.Context) error {
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "conf", Aliases: []string{"c"}, Usage: "ceph.conf to use `FILE`", EnvVars: []string{"VMDISK_CONF", "CEPH_CONF"}, Value: disk.DefaultConf},
-		&cli.StringFlag{Name: "id", Usage: "cephx `USER`, with or without \"client.\"", EnvVars: []string{"VMDISK_ID"}, Value: "cinder"},
-		&cli.StringFlag{Name: "name", Aliases: []string{"n"}, Usage: "the same, as `client.USER`", EnvVars: []string{"VMDISK_NAME"}},
+		&cli.StringFlag{Name: "id", Aliases: []string{"n", "name"}, Usage: "cephx `USER`, with or without \"client.\"", EnvVars: []string{"VMDISK_ID", "VMDISK_NAME"}, Value: "cinder"},
 		&cli.StringFlag{Name: "keyring", Aliases: []string{"k"}, Usage: "keyring `FILE` with the user's key", EnvVars: []string{"VMDISK_KEYRING"}, DefaultText: "as ceph.conf says"},
 		&cli.StringFlag{Name: "connect", Usage: "libvirt `URI`", EnvVars: []string{"VMDISK_CONNECT", "LIBVIRT_DEFAULT_URI"}, Value: "qemu:///system"},
 		&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with defaults for these flags", EnvVars: []string{"VMDISK_CONFIG"}, Value: defaultConfig},
@@ -142,7 +140,11 @@ func onHost(f func(context.Context, *command, *vmdisk.Host) error) cli.ActionFun
 		if err != nil {
 			return err
 		}
-		return errors.Join(f(ctx, c, h), h.Close())
+		err = f(ctx, c, h)
+		if closing := h.Close(); err == nil {
+			err = closing
+		}
+		return err
 	})
 }
 
@@ -161,12 +163,16 @@ func (c *command) open(ctx context.Context) (*vmdisk.Host, error) {
 func (c *command) arguments(names ...string) ([]string, error) {
 	args := c.Args().Slice()
 	if len(args) < len(names) {
-		return nil, usagef("%s is missing; usage: %s %s", names[len(args)], c.Command.HelpName, c.Command.ArgsUsage)
+		return nil, usagef("%s is missing; usage: %s", names[len(args)], c.usage())
 	}
 	if len(args) > len(names) {
-		return nil, usagef("unexpected argument %q; usage: %s %s", args[len(names)], c.Command.HelpName, c.Command.ArgsUsage)
+		return nil, usagef("unexpected argument %q; usage: %s", args[len(names)], c.usage())
 	}
 	return args, nil
+}
+
+func (c *command) usage() string {
+	return strings.TrimSpace(c.Command.HelpName + " " + c.Command.ArgsUsage)
 }
 
 func bareUser(user string) string { return strings.TrimPrefix(user, "client.") }

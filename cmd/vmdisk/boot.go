@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -20,7 +19,7 @@ func bootCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "boot",
 		Usage:     "clone an image and start a machine on it",
-		ArgsUsage: "VM",
+		ArgsUsage: "VM --image ID",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "image", Usage: "boot from a clone of `[POOL/]ID[@SNAP]`"},
 			&cli.StringFlag{Name: "size", Usage: "grow the root disk to `SIZE`", DefaultText: "the image's"},
@@ -58,7 +57,10 @@ func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
 			return err
 		}
 	}
-	return errors.Join(c.ui.result(vms, ""), err)
+	if err := c.ui.result(vms, ""); err != nil {
+		return err
+	}
+	return err
 }
 
 func bootOptions(c *command) (o vmdisk.BootOptions, err error) {
@@ -113,7 +115,7 @@ func readXML(c *command) (string, error) {
 // not.
 func bootMany(ctx context.Context, h *vmdisk.Host, name string, count int, o vmdisk.BootOptions) ([]vmdisk.VM, error) {
 	booted := make([]*vmdisk.VM, count)
-	errs := make([]error, count)
+	errs := make(failures, count)
 	var group errgroup.Group
 	group.SetLimit(bootWorkers)
 	for i := range count {
@@ -133,7 +135,7 @@ func bootMany(ctx context.Context, h *vmdisk.Host, name string, count int, o vmd
 			vms = append(vms, *vm)
 		}
 	}
-	return vms, errors.Join(errs...)
+	return vms, errs.orNil()
 }
 
 func bootedLine(vm vmdisk.VM) string {

@@ -105,9 +105,6 @@ func readSettings(c *cli.Context) (settings, error) {
 		VirtType:   pick("virt-type", f.VirtType),
 		Timeout:    c.Duration("timeout"),
 	}
-	if name := c.String("name"); name != "" && !c.IsSet("id") {
-		s.User = name
-	}
 	s.User = bareUser(s.User)
 	if c.Bool("no-progress") {
 		s.Progress = "none"
@@ -145,7 +142,7 @@ func oneOf(flag, value string, allowed ...string) error {
 			return nil
 		}
 	}
-	return usagef("%s %q is none of %s", flag, value, strings.Join(allowed, ", "))
+	return usagef("%s %q is none of %s", flag, value, strings.TrimPrefix(strings.Join(allowed, ", "), ", "))
 }
 
 // usageError is bad input on the command line or in a file.

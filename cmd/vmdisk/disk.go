@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -56,12 +55,15 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 			return err
 		}
 	}
-	return errors.Join(c.ui.result(disks, ""), err)
+	if err := c.ui.result(disks, ""); err != nil {
+		return err
+	}
+	return err
 }
 
 func createDisks(ctx context.Context, h *vmdisk.Host, count int, o vmdisk.DiskOptions) ([]disk.Disk, error) {
 	made := make([]disk.Disk, count)
-	errs := make([]error, count)
+	errs := make(failures, count)
 	var group errgroup.Group
 	group.SetLimit(bootWorkers)
 	for i := range count {
@@ -77,7 +79,7 @@ func createDisks(ctx context.Context, h *vmdisk.Host, count int, o vmdisk.DiskOp
 			disks = append(disks, d)
 		}
 	}
-	return disks, errors.Join(errs...)
+	return disks, errs.orNil()
 }
 
 func runDiskLs(ctx context.Context, c *command, h *vmdisk.Host) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/vmdisk/vmdisk"
@@ -66,10 +67,14 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	var workflow *vmdisk.Error
-	if errors.As(err, &workflow) && len(workflow.Left) > 0 {
-		return exitLeft
+	// Of several failures the first counts, unless one has left something.
+	for _, e := range flatten(err) {
+		var workflow *vmdisk.Error
+		if errors.As(e, &workflow) && len(workflow.Left) > 0 {
+			return exitLeft
+		}
 	}
+	err = flatten(err)[0]
 	var usage usageError
 	if errors.As(err, &usage) {
 		return exitBadInput
@@ -82,35 +87,57 @@ func exitCode(err error) int {
 	return exitOther
 }
 
-// printError says what failed, then who is in the way, what was left and what to
-// type next, a line each.
-func printError(w io.Writer, err error) {
-	var d *disk.Error
-	var holders []string
-	if errors.As(err, &d) {
-		holders = d.Holders
+// failures are those of several machines, one each.
+type failures []error
+
+func (f failures) Error() string { return errors.Join(f...).Error() }
+
+func (f failures) Unwrap() []error { return f }
+
+// orNil is nil if there was none.
+func (f failures) orNil() error {
+	f = slices.DeleteFunc(f, func(err error) bool { return err == nil })
+	if len(f) == 0 {
+		return nil
 	}
+	return f
+}
+
+// flatten is each failure by itself.
+func flatten(err error) []error {
+	var several failures
+	if errors.As(err, &several) {
+		return several
+	}
+	return []error{err}
+}
+
+// printError says of each failure what failed, then who is in the way, what was
+// left and what to type next, a line each.
+func printError(w io.Writer, err error) {
+	for _, e := range flatten(err) {
+		printOne(w, e)
+	}
+}
+
+func printOne(w io.Writer, err error) {
 	message := err.Error()
 	var workflow *vmdisk.Error
 	if errors.As(err, &workflow) {
-		// The lists are printed below, each on a line of its own.
-		message = workflow.Message()
+		message = workflow.Message() // the lists are printed below
 	}
 	if errors.Is(err, context.Canceled) {
 		message = strings.Replace(message, context.Canceled.Error(), "cancelled", 1)
 	}
-	if len(holders) > 0 {
+	var d *disk.Error
+	var holders []string
+	if errors.As(err, &d) && len(d.Holders) > 0 {
+		holders = d.Holders
 		message = strings.TrimSuffix(message, " ("+strings.Join(holders, "; ")+")")
 	}
 	fmt.Fprintf(w, "vmdisk: %s\n", message)
 	for _, h := range holders {
 		fmt.Fprintf(w, "  %s\n", h)
-	}
-	var failed *migrate.CheckError
-	if errors.As(err, &failed) && len(failed.Failed) > 1 {
-		for _, c := range failed.Failed {
-			fmt.Fprintf(w, "  %s: %s\n", c.Name, c.Detail)
-		}
 	}
 	if workflow == nil {
 		return

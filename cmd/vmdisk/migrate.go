@@ -67,5 +67,8 @@ func runCheck(ctx context.Context, c *command, h *vmdisk.Host, vm, dest string) 
 		}
 		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", check.Name, verdict, check.Detail))
 	}
-	return errors.Join(c.ui.table(checks, "no checks", "CHECK\tFIT\tDETAIL", rows), err)
+	if err := c.ui.table(checks, "no checks", "CHECK\tFIT\tDETAIL", rows); err != nil {
+		return err
+	}
+	return err
 }

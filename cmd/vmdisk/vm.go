@@ -38,7 +38,7 @@ func diskSummary(vm vmdisk.VM) string {
 	var all []string
 	for _, d := range vm.Disks {
 		s := d.Target
-		if d.Pool != "" {
+		if d.Size > 0 {
 			s += " " + disk.FormatSize(d.Size)
 		}
 		all = append(all, s)
@@ -105,12 +105,12 @@ func stopCommand() *cli.Command {
 func rmCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rm", Usage: "end a machine and remove its disks; volumes stay", ArgsUsage: "VM",
-		Description: "Safe to run again: an interrupted rm is finished by the next one. The UUID also\nremoves the disks of a machine that is not defined any more.",
+		Description: "Safe to run again: an interrupted rm is finished by the next one.",
 		Flags:       []cli.Flag{&cli.BoolFlag{Name: "ignore-not-found", Usage: "succeed if there is no such machine"}},
 		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
 			r, err := h.Remove(ctx, vm)
 			if c.Bool("ignore-not-found") && errors.Is(err, domain.ErrNotFound) {
-				return nil
+				return c.ui.result(vmdisk.Removal{VM: vm, Images: []string{}, Kept: []string{}}, "")
 			}
 			if err != nil {
 				return err
