@@ -2,9 +2,11 @@ package vmdisk
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -146,7 +148,7 @@ func TestBootRefuses(t *testing.T) {
 		{"name of 1 KiB", strings.Repeat("a", 1024), BootOptions{Image: "guest"}, disk.ErrInvalid},
 		{"no name", "", BootOptions{Image: "guest"}, disk.ErrInvalid},
 		{"XML is none", "other", BootOptions{Image: "guest", DomainXML: "<domain"}, domain.ErrInvalid},
-		{"XML for another", "other", BootOptions{Image: "guest", DomainXML: "<domain><name>x</name></domain>"}, domain.ErrInvalid},
+		{"XML for another", "other", BootOptions{Image: "guest", DomainXML: "<domain><name>x</name></domain>"}, disk.ErrInvalid},
 		{"no such network", "other", BootOptions{Image: "guest", Networks: []string{"nothing"}}, nil},
 		{"start fails", "other", BootOptions{Image: "guest", DomainXML: strings.Replace(ownDomain, "<devices>", "<devices><emulator>/bin/false</emulator>", 1)}, nil},
 	}
@@ -260,6 +262,108 @@ func TestRemoveRefusesSnapshots(t *testing.T) {
 	}
 	was.unchanged(t)
 	rbdCommand(t, "snap", "rm", image+"@mine")
+}
+
+// Each verb keeps to its kind of image.
+func TestVerbsKeepToTheirKind(t *testing.T) {
+	h := open(t, 0)
+	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
+	other := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
+	v := volume(t, h)
+	root := "vms/" + vm.UUID + "_disk"
+	was := stateNow(t)
+	attach := func(volume string) error {
+		_, err := h.Attach(t.Context(), other.Name, volume, AttachOptions{})
+		return err
+	}
+	for name, err := range map[string]error{
+		"image rm of a snapshot":      h.RemoveImage(t.Context(), "guest@snap"),
+		"image rm of a volume":        h.RemoveImage(t.Context(), "volumes/volume-"+v.ID),
+		"image rm of a machine's":     h.RemoveImage(t.Context(), root),
+		"volume rm of a machine's":    h.RemoveVolume(t.Context(), root),
+		"disk rm of a volume":         h.RemoveDisk(t.Context(), "volumes/volume-"+v.ID),
+		"attach of another machine's": attach(root),
+		"attach of an image":          attach("images/guest"),
+	} {
+		if !errors.Is(err, disk.ErrInvalid) {
+			t.Errorf("%s: error is %v", name, err)
+		}
+	}
+	if err := h.RemoveDisk(t.Context(), vm.UUID); !errors.Is(err, disk.ErrInUse) || !strings.Contains(err.Error(), vm.Name) {
+		t.Errorf("disk rm of a defined machine's: error is %v", err)
+	}
+	was.unchanged(t)
+}
+
+// Of imports of one ID at once one wins, and its image is whole.
+func TestImportRace(t *testing.T) {
+	h := open(t, 0)
+	was := stateNow(t)
+	errs := make([]error, 3)
+	images := make([]disk.Image, len(errs))
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { images[i], errs[i] = h.ImportImage(t.Context(), testLab.Guest, ImportOptions{ID: "race"}) })
+	}
+	wg.Wait()
+	won := 0
+	for i, err := range errs {
+		if err == nil {
+			won++
+			if images[i].Snapshot != "snap" || !images[i].Protected {
+				t.Errorf("image is %+v", images[i])
+			}
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d won: %v", won, errs)
+	}
+	must(t, h.RemoveImage(t.Context(), "race"))
+	was.unchanged(t)
+}
+
+// A pool over its quota is an error and not a wait, and what an import made of
+// the image can still be removed.
+func TestImportOverQuota(t *testing.T) {
+	h := open(t, 0)
+	file := filepath.Join(t.TempDir(), "large")
+	f, err := os.Create(file)
+	must(t, err)
+	_, err = io.CopyN(f, rand.Reader, 256<<20)
+	must(t, errors.Join(err, f.Close()))
+	was := stateNow(t)
+	quota := func(bytes string) {
+		out, err := exec.Command("ceph", "-c", testLab.Conf, "--id", "admin", "--log-file=", "--admin-socket=", "osd", "pool", "set-quota", "images", "max_bytes", bytes).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	quota("1048576")
+	defer quota("0")
+	// The cluster notices some seconds later.
+	for ctx := waiting(t); ; {
+		_, err = h.ImportImage(ctx, file, ImportOptions{})
+		if err != nil {
+			break
+		}
+		must(t, h.RemoveImage(ctx, "large"))
+	}
+	var e *Error
+	if !errors.Is(err, disk.ErrNoSpace) || !errors.As(err, &e) || len(e.Left) > 0 {
+		t.Errorf("error is %v", err)
+	}
+	quota("0")
+	for ctx := waiting(t); ; { // and some seconds later again
+		_, err := h.ImportImage(ctx, testLab.Guest, ImportOptions{ID: "roomy"})
+		if err == nil {
+			must(t, h.RemoveImage(ctx, "roomy"))
+			break
+		}
+		if !errors.Is(err, disk.ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
+	was.unchanged(t)
 }
 
 // Stop asks the guest, start brings it back with its disks as they were.
