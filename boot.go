@@ -103,12 +103,9 @@ func (b *boot) prepare() (err error) {
 		return err
 	}
 	if b.o.DomainXML != "" {
-		name, id, err := domain.Identity(b.o.DomainXML)
+		id, err := domain.UUIDOf(b.o.DomainXML)
 		if err != nil {
 			return err
-		}
-		if name != "" && name != b.name {
-			return badInput("the domain XML is for %q, not for %q", name, b.name)
 		}
 		if b.o.UUID == "" {
 			b.o.UUID = id
@@ -122,6 +119,11 @@ func (b *boot) prepare() (err error) {
 		return badInput("UUID %q is not one", b.o.UUID)
 	}
 	b.o.UUID = id.String()
+	if b.o.DomainXML != "" { // will it take a disk?
+		if _, err := domain.Supply(b.o.DomainXML, b.name, b.o.UUID, domain.Disk{}); err != nil {
+			return err
+		}
+	}
 	b.root = disk.Name{Pool: b.h.cfg.VMPool, Image: disk.RootDiskName(b.o.UUID)}
 	if b.o.Memory == 0 {
 		b.o.Memory = DefaultMemory

@@ -148,7 +148,7 @@ func TestBootRefuses(t *testing.T) {
 		{"name of 1 KiB", strings.Repeat("a", 1024), BootOptions{Image: "guest"}, disk.ErrInvalid},
 		{"no name", "", BootOptions{Image: "guest"}, disk.ErrInvalid},
 		{"XML is none", "other", BootOptions{Image: "guest", DomainXML: "<domain"}, domain.ErrInvalid},
-		{"XML for another", "other", BootOptions{Image: "guest", DomainXML: "<domain><name>x</name></domain>"}, disk.ErrInvalid},
+		{"XML for another", "other", BootOptions{Image: "guest", DomainXML: "<domain><name>x</name></domain>"}, domain.ErrInvalid},
 		{"no such network", "other", BootOptions{Image: "guest", Networks: []string{"nothing"}}, nil},
 		{"start fails", "other", BootOptions{Image: "guest", DomainXML: strings.Replace(ownDomain, "<devices>", "<devices><emulator>/bin/false</emulator>", 1)}, nil},
 	}

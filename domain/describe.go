@@ -115,12 +115,11 @@ func describe(d *libvirtxml.DomainDisk) DiskInfo {
 	return info
 }
 
-// Identity names the machine that a domain XML is for: what it holds of name and
-// UUID, either of which may be "".
-func Identity(text string) (name, uuid string, err error) {
+// UUIDOf is the UUID that a domain XML has, or "".
+func UUIDOf(text string) (uuid string, err error) {
 	d, err := parse(text)
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
-	return d.Name, d.UUID, nil
+	return d.UUID, nil
 }

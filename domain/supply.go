@@ -15,12 +15,16 @@ import (
 // without a source where that is "") is a placeholder: it gets the source, the
 // driver and the key's user, and keeps what else the caller said of it, its bus,
 // address, boot order or limits. Where there is no placeholder the disk is added
-// before the others, at the first free vdX. Everything else stays as it is; a
+// before the others, at the first free vdX. Everything else stays as it is; XML of
+// which something would be lost is [ErrInvalid], and so is a
 // name or UUID in the XML that differs is [ErrInvalid], so that nothing is done
 // to a machine that was not meant.
 func Supply(text, name, uuid string, root Disk) (string, error) {
 	d, err := parse(text)
 	if err != nil {
+		return "", err
+	}
+	if err := checkLossless(text, d); err != nil {
 		return "", err
 	}
 	if d.Name != "" && d.Name != name {

@@ -1,10 +1,12 @@
 package domain
 
 import (
+	"errors"
 	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,8 +86,8 @@ func TestMachineXMLQuotes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name, _, err := Identity(xml); err != nil || name != m.Name {
-		t.Errorf("name is %q, %v", name, err)
+	if d, err := parse(xml); err != nil || d.Name != m.Name {
+		t.Errorf("name is %q, %v", d.Name, err)
 	}
 }
 
@@ -107,6 +109,38 @@ func TestSupply(t *testing.T) {
 			}
 			golden(t, "supplied-"+name+".xml", xml)
 		})
+	}
+}
+
+func TestSupplyRefusesWhatItWouldLose(t *testing.T) {
+	for xml, lost := range map[string]string{
+		`<domain type='qemu'><tyop/></domain>`:                                "domain/tyop",
+		`<domain type='qemu'><memory unit='MiB' tyop='1'>1</memory></domain>`: "domain/memory@tyop",
+	} {
+		if _, err := Supply(xml, "web1", machine().UUID, root()); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), lost) {
+			t.Errorf("%s: error is %v", xml, err)
+		}
+	}
+}
+
+// Whatever libvirt itself prints of a machine survives.
+func TestLibvirtXMLSurvives(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.xml")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := parse(string(text))
+		if err == nil {
+			err = checkLossless(string(text), d)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
 	}
 }
 

@@ -164,6 +164,7 @@ func TestLab(t *testing.T) {
 		}
 	})
 	t.Run("osd killed and started", func(t *testing.T) { osdComesBack(t, l) })
+	t.Run("osd frozen and thawed", func(t *testing.T) { osdThaws(t, l) })
 	t.Run("mon frozen and thawed", func(t *testing.T) { monThaws(t, l) })
 	t.Run("guest outlives libvirtd", func(t *testing.T) { guestOutlivesLibvirtd(t, l.Hosts[0]) })
 	t.Run("guest is frozen by its agent", func(t *testing.T) { agentFreezes(t, l.Hosts[1]) })

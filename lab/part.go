@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -36,6 +37,8 @@ type Part struct {
 	find func() ([]process, error)
 	// begin starts it again; nil if the lab did not start it.
 	begin func(context.Context) error
+	// revive is what it takes besides SIGCONT to go on; nil if nothing.
+	revive func(context.Context) error
 }
 
 // Mon returns the cluster's monitor.
@@ -45,7 +48,20 @@ func (l *Lab) Mon() Part { return l.cephPart(partMon) }
 func (l *Lab) Mgr() Part { return l.cephPart(partMgr) }
 
 // OSD returns the OSD with an id from 0 on.
-func (l *Lab) OSD(id int) Part { return l.cephPart(partOSD(id)) }
+func (l *Lab) OSD(id int) Part {
+	p := l.cephPart(partOSD(id))
+	// An OSD that slept waits for its peers to renew its read lease, and the only
+	// one of a cluster has none that would: its requests hang for good. Marked
+	// down, it comes up again and asks anew.
+	p.revive = func(ctx context.Context) error {
+		if l.Mon().Condition() != Running {
+			return nil
+		}
+		_, err := l.cephCommand(ctx, "osd", "down", strconv.Itoa(id))
+		return err
+	}
+	return p
+}
 
 func (l *Lab) cephPart(name string) Part {
 	return l.daemonPart(name, func() daemon { return l.cephDaemon(name) })
@@ -136,7 +152,11 @@ func (p Part) Freeze(ctx context.Context) error {
 
 // Thaw lets a frozen part go on, with SIGCONT.
 func (p Part) Thaw(ctx context.Context) error {
-	return p.each(ctx, func(q process) error { return q.become(ctx, Running, syscall.SIGCONT) })
+	err := p.each(ctx, func(q process) error { return q.become(ctx, Running, syscall.SIGCONT) })
+	if err == nil && p.revive != nil {
+		err = p.revive(ctx)
+	}
+	return err
 }
 
 // Start starts a dead part again and waits until it answers. A running part is

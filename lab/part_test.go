@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -35,6 +36,18 @@ func osdComesBack(t *testing.T, l *Lab) {
 	if got, err := os.ReadFile(file); string(got) != "kept" {
 		t.Errorf("the object came back as %q: %v", got, err)
 	}
+}
+
+// An OSD that slept serves again at once.
+func osdThaws(t *testing.T, l *Lab) {
+	ctx := deadline(t)
+	must(t, l.OSD(0).Freeze(ctx))
+	stalled := exec.CommandContext(ctx, "rados", "-c", l.Conf, "--id", "cinder", "--log-file=", "--admin-socket=", "-p", "volumes", "put", "slow", "/etc/hostname")
+	must(t, stalled.Start())
+	must(t, l.OSD(0).Thaw(ctx))
+	must(t, stalled.Wait())
+	_, err := l.client(ctx, nil, "rados", "cinder", "-p", "volumes", "rm", "slow")
+	must(t, err)
 }
 
 func monThaws(t *testing.T, l *Lab) {
