@@ -4,7 +4,6 @@ package examples
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,19 +41,12 @@ func TestExamples(t *testing.T) {
 
 func openLab(t *testing.T) *lab.Lab {
 	t.Helper()
-	if dir := os.Getenv("VMDISK_LAB"); dir != "" {
-		l, err := lab.Open(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return l
-	}
-	l, err := lab.Up(t.Context(), lab.Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid())})
+	l, done, err := lab.Borrow(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := l.Down(context.WithoutCancel(t.Context())); err != nil {
+		if err := done(); err != nil {
 			t.Error(err)
 		}
 	})

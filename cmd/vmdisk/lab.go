@@ -21,7 +21,7 @@ import (
 const defaultLab = "/var/tmp/vmdisk-lab"
 
 func labCommand() *cli.Command {
-	dir := &cli.StringFlag{Name: "dir", Usage: "the lab's `DIR`", EnvVars: []string{"VMDISK_LAB"}, Value: defaultLab}
+	dir := &cli.StringFlag{Name: "dir", Usage: "the lab's `DIR`", EnvVars: []string{lab.EnvDir}, Value: defaultLab}
 	size := []cli.Flag{dir,
 		&cli.IntFlag{Name: "osds", Usage: "`N` OSDs", Value: 1},
 		&cli.StringFlag{Name: "store", Usage: "OSDs keep data in `STORE`: bluestore (a sparse file) or memstore", Value: string(lab.BlueStore)},
@@ -136,7 +136,7 @@ func runLabRun(ctx context.Context, c *command) error {
 	return inLab(ctx, c, func(l *lab.Lab) error {
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, c.ui.out, c.ui.err
-		cmd.Env = append(append(os.Environ(), l.Env()...), "VMDISK_LAB="+l.Dir)
+		cmd.Env = append(append(os.Environ(), l.Env()...), lab.EnvDir+"="+l.Dir)
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		return cmd.Run()
 	})

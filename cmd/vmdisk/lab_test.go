@@ -26,19 +26,13 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 // fail.
 func testMain(m *testing.M) int {
 	ctx := context.Background()
-	var err error
-	if dir := os.Getenv("VMDISK_LAB"); dir != "" {
-		testLab, err = lab.Open(dir)
-	} else {
-		testLab, err = lab.Up(ctx, lab.Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid())})
-		if err == nil {
-			defer func() { _ = testLab.Down(ctx) }()
-		}
-	}
+	l, done, err := lab.Borrow(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "no lab:", err)
 		return 1
 	}
+	defer func() { _ = done() }()
+	testLab = l
 	for _, pair := range testLab.Env() {
 		name, value, _ := strings.Cut(pair, "=")
 		if err := os.Setenv(name, value); err != nil {
