@@ -105,9 +105,9 @@ func noCommand(c *cli.Context) error {
 
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "conf", Aliases: []string{"c"}, Usage: "ceph.conf to use `FILE`", EnvVars: []string{"VMDISK_CONF", "CEPH_CONF"}, Value: disk.DefaultConf},
+		&cli.StringFlag{Name: "conf", Aliases: []string{"c"}, Usage: "the cluster's `FILE`", EnvVars: []string{"VMDISK_CONF", "CEPH_CONF"}, Value: disk.DefaultConf},
 		&cli.StringFlag{Name: "id", Aliases: []string{"n", "name"}, Usage: "cephx `USER`, with or without \"client.\"", EnvVars: []string{"VMDISK_ID", "VMDISK_NAME"}, Value: "cinder"},
-		&cli.StringFlag{Name: "keyring", Aliases: []string{"k"}, Usage: "keyring `FILE` with the user's key", EnvVars: []string{"VMDISK_KEYRING"}, DefaultText: "as ceph.conf says"},
+		&cli.StringFlag{Name: "keyring", Aliases: []string{"k"}, Usage: "`FILE` with the user's key", EnvVars: []string{"VMDISK_KEYRING"}, DefaultText: "as ceph.conf says"},
 		&cli.StringFlag{Name: "connect", Usage: "libvirt `URI`", EnvVars: []string{"VMDISK_CONNECT", "LIBVIRT_DEFAULT_URI"}, Value: "qemu:///system"},
 		&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with defaults for these flags", EnvVars: []string{"VMDISK_CONFIG"}, Value: defaultConfig},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print results as `FORMAT`: text or json", EnvVars: []string{"VMDISK_OUTPUT"}, Value: "text"},
