@@ -20,6 +20,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
 )
 
 // pair times two ways to do one thing, b.N times each, and reports their medians
@@ -96,7 +97,7 @@ func BenchmarkBoot(b *testing.B) {
 		if _, err := cluster.Grow(ctx, root, size); err != nil {
 			return err
 		}
-		d, err := conn.DomainDefineXML(xml)
+		d, err := conn.DomainDefineXMLFlags(xml, libvirt.DOMAIN_DEFINE_VALIDATE)
 		if err != nil {
 			return err
 		}
