@@ -151,7 +151,7 @@ func (a *attach) claim(ctx context.Context) error {
 func (a *attach) release(ctx context.Context) error {
 	switch {
 	case !a.claimed:
-		return nil
+		return errNothing
 	case a.stuck:
 		return fmt.Errorf("%s has not let go of it; finish that with: vmdisk detach %s %s", a.vm.Name, a.vm.Name, a.target)
 	}

@@ -164,7 +164,7 @@ func (b *boot) clone(ctx context.Context) error {
 
 func (b *boot) removeClone(ctx context.Context) error {
 	if !b.ours {
-		return nil
+		return errNothing
 	}
 	return b.cluster.RemoveDisk(ctx, b.root)
 }

@@ -88,7 +88,7 @@ func (i *importing) create(ctx context.Context) (err error) {
 // abandon takes back all but the name.
 func (i *importing) abandon(ctx context.Context) error {
 	if i.made == nil {
-		return nil
+		return errNothing
 	}
 	return i.made.Abandon(ctx)
 }
@@ -110,7 +110,7 @@ func (i *importing) rename(ctx context.Context) error {
 // removeNamed takes back an image that was whole.
 func (i *importing) removeNamed(ctx context.Context) error {
 	if !i.named {
-		return nil // should it have been named after all, it is whole
+		return errNothing // should it have been named after all, it is whole
 	}
 	if err := i.made.Close(); err != nil {
 		return err

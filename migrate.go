@@ -86,8 +86,11 @@ func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.C
 	if err := give.do(ctx); err != nil {
 		return nil, failed("migrate", vm, err)
 	}
-	err := m.check(ctx)
-	return m.report.Checks, errors.Join(failed("migrate", vm, err), give.undo(context.WithoutCancel(ctx)))
+	err := failed("migrate", vm, m.check(ctx))
+	if undo := give.undo(context.WithoutCancel(ctx)); err == nil && !errors.Is(undo, errNothing) {
+		err = undo
+	}
+	return m.report.Checks, err
 }
 
 func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
@@ -118,7 +121,7 @@ func (m *move) giveSecret() step {
 	remove := s.undo
 	s.undo = func(ctx context.Context) error {
 		if m.moved {
-			return nil
+			return errNothing
 		}
 		return remove(ctx)
 	}

@@ -80,7 +80,7 @@ func (h *Host) secretStep(use *secretUse, on session, out *secret.Secret) step {
 			defer use.mu.Unlock()
 			use.users--
 			if use.users > 0 || !use.made {
-				return nil
+				return errNothing
 			}
 			use.made = false
 			return secret.Remove(on.conn, out.UUID)

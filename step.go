@@ -30,6 +30,10 @@ type step struct {
 	commit bool
 }
 
+// errNothing is what an undo returns if there was nothing to take back: what is
+// there, was there before.
+var errNothing = errors.New("nothing to undo")
+
 // phase is a moment of a step at which a test can make it fail.
 type phase int
 
@@ -136,7 +140,11 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step) []stri
 		}
 		event := Event{Kind: Undone, Op: op, Object: object, Step: s.name, Detail: s.describe()}
 		begin := time.Now()
-		if err := s.undo(ctx); err != nil {
+		err := s.undo(ctx)
+		if errors.Is(err, errNothing) {
+			continue
+		}
+		if err != nil {
 			event.Kind, event.Err = UndoFailed, err
 			left = append(left, fmt.Sprintf("%s %s: %v", s.name, s.describe(), err))
 		}

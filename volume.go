@@ -43,7 +43,7 @@ func (h *Host) CreateVolume(ctx context.Context, id string, size int64) (disk.Vo
 		},
 		undo: func(ctx context.Context) error {
 			if !ours {
-				return nil
+				return errNothing
 			}
 			return cluster.RemoveDisk(ctx, name)
 		},

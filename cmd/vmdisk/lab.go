@@ -38,7 +38,7 @@ func labCommand() *cli.Command {
 				Action:      action(runLabEnv),
 			},
 			{
-				Name: "run", Usage: "run a command in a lab that ends with it", ArgsUsage: "-- COMMAND [ARG...]",
+				Name: "run", Usage: "run a command in the lab, or in one that ends with it", ArgsUsage: "-- COMMAND [ARG...]",
 				Flags: size, Action: action(runLabRun),
 			},
 			{Name: "demo", Usage: "show the main job on a lab that ends with it", Action: action(runDemo)},
@@ -142,7 +142,8 @@ func runLabRun(ctx context.Context, c *command) error {
 	})
 }
 
-// inLab makes a lab, works in it and ends it, whatever came of the work.
+// inLab works in a lab and ends it, whatever came of the work; one that was up
+// before stays up.
 func inLab(ctx context.Context, c *command, work func(*lab.Lab) error) (err error) {
 	o := c.labOptions()
 	if !c.IsSet("dir") {
@@ -151,9 +152,13 @@ func inLab(ctx context.Context, c *command, work func(*lab.Lab) error) (err erro
 		}
 		defer os.Remove(o.Dir)
 	}
+	_, notThere := lab.Open(o.Dir)
 	l, err := lab.Up(ctx, o)
 	if err != nil {
 		return err
+	}
+	if notThere == nil {
+		return work(l)
 	}
 	defer func() { err = errors.Join(err, l.Down(context.WithoutCancel(ctx))) }()
 	return work(l)
