@@ -1,0 +1,106 @@
+// The trash: where an image waits, out of sight and restorable, before it is
+// removed for good.
+
+package disk
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// Trashed is an image in the trash.
+type Trashed struct {
+	ID      string    `json:"trash_id"` // of RBD; two in the trash can have one name
+	Pool    string    `json:"pool"`
+	Image   string    `json:"image"` // the name that it had
+	Deleted time.Time `json:"deleted"`
+	Expires time.Time `json:"expires"` // until then it is kept from being purged
+}
+
+// MoveToTrash moves an image, with its snapshots, into the trash, where it can be
+// restored from and is kept for at least keep. One that is open is [ErrInUse] and
+// the error names who has it.
+//
+// Similar to: rbd trash mv --expires-at.
+func (c *Cluster) MoveToTrash(ctx context.Context, n Name, keep time.Duration) error {
+	n.Snap = ""
+	by, err := c.Watchers(ctx, n)
+	if err != nil {
+		return err
+	}
+	if len(by) > 0 {
+		return inUse("move to trash", n, by)
+	}
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		return wrap("move to trash", n.String(), rbd.GetImage(io, n.Image).Trash(keep))
+	})
+}
+
+// Trash lists what is in a pool's trash, by name and then by age.
+//
+// Similar to: rbd trash ls.
+func (c *Cluster) Trash(ctx context.Context, pool string) ([]Trashed, error) {
+	all := []Trashed{}
+	err := c.pool(ctx, pool, func(io *rados.IOContext) error {
+		list, err := rbd.GetTrashList(io)
+		if err != nil {
+			return wrap("list", "trash of pool "+pool, err)
+		}
+		for _, t := range list {
+			all = append(all, Trashed{ID: t.Id, Pool: pool, Image: t.Name,
+				Deleted: t.DeletionTime.UTC(), Expires: t.DefermentEndTime.UTC()})
+		}
+		return nil
+	})
+	slices.SortFunc(all, func(a, b Trashed) int {
+		if by := strings.Compare(a.Image, b.Image); by != 0 {
+			return by
+		}
+		return a.Deleted.Compare(b.Deleted)
+	})
+	return all, err
+}
+
+// RestoreTrash takes the image that had this name out of the trash and gives it
+// the name back; of several, the one that was deleted last. If there is none it is
+// [ErrNotFound], if the name is taken [ErrExists].
+//
+// Similar to: rbd trash restore.
+func (c *Cluster) RestoreTrash(ctx context.Context, n Name) error {
+	t, err := c.inTrash(ctx, n)
+	if err != nil {
+		return err
+	}
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		return wrap("restore", n.String(), rbd.TrashRestore(io, t.ID, n.Image))
+	})
+}
+
+func (c *Cluster) inTrash(ctx context.Context, n Name) (Trashed, error) {
+	all, err := c.Trash(ctx, n.Pool)
+	if err != nil {
+		return Trashed{}, err
+	}
+	for _, t := range slices.Backward(all) { // the youngest of a name is the last
+		if t.Image == n.Image {
+			return t, nil
+		}
+	}
+	return Trashed{}, &Error{Op: "restore", Object: n.String(), Kind: ErrNotFound, Reason: "is not in the trash"}
+}
+
+// PurgeTrash removes for good what one entry of the trash holds. One that is to
+// be kept longer is [ErrPermission] unless force is set; one with snapshots is
+// [ErrHasSnapshots].
+//
+// Similar to: rbd trash rm.
+func (c *Cluster) PurgeTrash(ctx context.Context, t Trashed, force bool) error {
+	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
+		return wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
+	})
+}
