@@ -31,6 +31,9 @@ type BootOptions struct {
 	// disk only, see [domain.Supply]; "" is a machine of vmdisk's making. Memory,
 	// VCPUs and Networks are not used with it.
 	DomainXML string
+	// Format "raw" clones an image whose first bytes are those of another format;
+	// "" refuses it with [disk.ErrNotRaw].
+	Format string
 	// NoStart leaves the machine defined and shut off.
 	NoStart bool
 }
@@ -51,8 +54,8 @@ type boot struct {
 // Boot clones an image, grows the clone, defines a machine on it and starts it.
 // On failure nothing is left. A name or UUID that is taken is
 // [domain.ErrExists]; an image without its protected snapshot
-// [disk.ErrNotFound] or [disk.ErrNotProtected]; a size below the image's
-// [disk.ErrInvalid].
+// [disk.ErrNotFound] or [disk.ErrNotProtected]; one that holds a qcow2 or another
+// such file [disk.ErrNotRaw]; a size below the image's [disk.ErrInvalid].
 //
 // Similar to: rbd clone, rbd resize, virsh define, virsh start.
 func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error) {
@@ -157,7 +160,11 @@ func (b *boot) clone(ctx context.Context) error {
 	if err := b.cluster.Absent(ctx, b.root); err != nil {
 		return err
 	}
-	err := b.cluster.Clone(ctx, b.image, b.root, b.o.Size)
+	clone := b.cluster.Clone
+	if b.o.Format == "raw" {
+		clone = b.cluster.CloneAsIs
+	}
+	err := clone(ctx, b.image, b.root, b.o.Size)
 	b.ours = !errors.Is(err, disk.ErrExists)
 	return err
 }

@@ -64,6 +64,11 @@ func next(object string, err error) string {
 			src, _, _ := strings.Cut(e.Object, " to ")
 			return "rbd snap protect " + src
 		}
+	case errors.Is(err, disk.ErrNotRaw):
+		var e *disk.Error
+		if errors.As(err, &e) {
+			return reimport(e.Object)
+		}
 	case errors.Is(err, domain.ErrUnreachable):
 		var e *domain.Error
 		if errors.As(err, &e) {
@@ -71,6 +76,13 @@ func next(object string, err error) string {
 		}
 	}
 	return ""
+}
+
+// reimport is how to make a bootable image of one that holds a qcow2 or the like.
+func reimport(image string) string {
+	image, _, _ = strings.Cut(strings.TrimPrefix(image, disk.ImagePool+"/"), "@")
+	return fmt.Sprintf("import it again:  vmdisk image export '%s' FILE --format raw && vmdisk image import FILE --name NEW\n"+
+		"  or, if it is raw after all, say so:  --format raw", image)
 }
 
 // badInput is an error about what the caller asked for.

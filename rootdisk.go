@@ -17,6 +17,9 @@ type DiskOptions struct {
 	Image string // [POOL/]ID[@SNAP] to clone
 	Size  int64  // bytes; 0 is the image's
 	UUID  string // of the machine that it is for; "" is a new one
+	// Format "raw" clones an image whose first bytes are those of another format;
+	// "" refuses it with [disk.ErrNotRaw].
+	Format string
 }
 
 // CreateDisk clones an image to UUID_disk and grows it, as [Host.Boot] does, and
@@ -37,7 +40,7 @@ func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error)
 		return disk.Disk{}, failed(op, "disk", err)
 	}
 	b := &boot{h: h, name: id.String(), image: image}
-	b.o.Size = o.Size
+	b.o.Size, b.o.Format = o.Size, o.Format
 	b.root = disk.Name{Pool: h.cfg.VMPool, Image: disk.RootDiskName(id.String())}
 	if b.cluster, err = h.Cluster(ctx); err != nil {
 		return disk.Disk{}, failed(op, "disk", err)

@@ -14,10 +14,20 @@ import (
 // without copying data. It has the size of src. If size, in bytes, is not 0, an
 // image larger than that is refused with [ErrInvalid] before anything is made: a
 // disk is never shrunk. A snapshot that does not exist is [ErrNotFound]; one that
-// is not protected is [ErrNotProtected] on a cluster that needs it to be.
+// is not protected is [ErrNotProtected] on a cluster that needs it to be; an image
+// that holds a qcow2 or another such file is [ErrNotRaw].
 //
 // Similar to: rbd clone.
 func (c *Cluster) Clone(ctx context.Context, src, dst Name, size int64) error {
+	return c.clone(ctx, src, dst, size, checkRaw)
+}
+
+// CloneAsIs is [Cluster.Clone] without a look at what the image holds.
+func (c *Cluster) CloneAsIs(ctx context.Context, src, dst Name, size int64) error {
+	return c.clone(ctx, src, dst, size, func(*rbd.Image, Name) error { return nil })
+}
+
+func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check func(*rbd.Image, Name) error) error {
 	return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
 		return c.pool(ctx, src.Pool, func(from *rados.IOContext) error {
 			img, err := openSnapshot(from, src)
@@ -28,7 +38,11 @@ func (c *Cluster) Clone(ctx context.Context, src, dst Name, size int64) error {
 			if err := checkFits(img, src, size); err != nil {
 				return err
 			}
-			return cloneFrom(img, src, to, dst)
+			if err := check(img, src); err != nil {
+				return err
+			}
+			err = cloneFrom(img, src, to, dst)
+			return c.explainCaps(err, src.Pool, dst.Pool)
 		})
 	})
 }

@@ -326,7 +326,7 @@ func (c *Cluster) pool(ctx context.Context, pool string, f func(*rados.IOContext
 		return err
 	}
 	defer io.Destroy()
-	return f(io)
+	return c.explainCaps(f(io), pool)
 }
 
 // openPool is a pool for the caller to destroy. A pool that is full, or over its

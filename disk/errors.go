@@ -19,6 +19,7 @@ var (
 	ErrHasClones    = errors.New("has clones")
 	ErrHasSnapshots = errors.New("has snapshots")
 	ErrNotProtected = errors.New("snapshot is not protected")
+	ErrNotRaw       = errors.New("is not raw")
 	ErrInvalid      = errors.New("invalid")
 	ErrNoSpace      = errors.New("no space left")
 	ErrTimeout      = errors.New("timed out")

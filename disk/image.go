@@ -31,6 +31,9 @@ type Image struct {
 	Snapshot  string `json:"snapshot"` // "snap", or "" where there is none
 	Protected bool   `json:"protected"`
 	URL       string `json:"url"` // rbd://FSID/POOL/ID/SNAP, Glance's location
+	// Format is "raw", or what the first bytes say: "qcow2", "vmdk" …: a file that
+	// was stored as it was, from which no machine boots.
+	Format string `json:"format"`
 }
 
 // Name is the image with its snapshot.
@@ -39,9 +42,12 @@ func (i Image) Name() Name { return Name{Pool: i.Pool, Image: i.ID, Snap: i.Snap
 // ImageURL is the location by which Glance and Nova know an image; its parts are
 // URL-quoted. Source: glance_store, StoreLocation.get_uri.
 func (c *Cluster) ImageURL(n Name) string {
-	return fmt.Sprintf("rbd://%s/%s/%s/%s", url.PathEscape(c.fsid), url.PathEscape(n.Pool),
-		url.PathEscape(n.Image), url.PathEscape(n.Snap))
+	return fmt.Sprintf("rbd://%s/%s/%s/%s", quote(c.fsid), quote(n.Pool), quote(n.Image), quote(n.Snap))
 }
+
+// quote is Python's urllib.parse.quote(s, ""): all but letters, digits and _.-~
+// is escaped, a space as %20.
+func quote(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
 // createImage makes an empty image of size bytes with objects of 2^order bytes.
 func createImage(io *rados.IOContext, n Name, size int64, order uint64) error {
@@ -82,6 +88,11 @@ func (c *Cluster) describeImage(img *rbd.Image, n Name) (Image, error) {
 	}
 	n.Snap = ImageSnapshot
 	image.URL = c.ImageURL(n)
+	format, err := readMagic(img, n)
+	if err != nil {
+		return Image{}, err
+	}
+	image.Format = format.formatName()
 	image.Used, err = used(img, n)
 	return image, err
 }

@@ -162,29 +162,36 @@ var magics = []magic{
 	{name: "VHD", qemu: "vpc", at: -512, bytes: "conectix"},
 }
 
+// magicSize is how many of the first bytes it takes to recognise a format.
+const magicSize = 512
+
 // probe names the format that the first (or last) bytes of r show, or nil.
 func probe(r io.ReaderAt, size int64) (*magic, error) {
-	head := make([]byte, 512)
+	head := make([]byte, magicSize)
 	n, err := r.ReadAt(head, 0)
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
-	head = head[:n]
 	tail := make([]byte, 8)
 	if size >= 512 {
 		if _, err := r.ReadAt(tail, size-512); err != nil && err != io.EOF {
 			return nil, err
 		}
 	}
+	return match(head[:n], tail), nil
+}
+
+// match is the format that the first bytes, and those 512 from the end, show.
+func match(head, tail []byte) *magic {
 	for i, m := range magics {
 		if m.at < 0 && bytes.HasPrefix(tail, []byte(m.bytes)) {
-			return &magics[i], nil
+			return &magics[i]
 		}
 		if m.at >= 0 && int64(len(head)) > m.at && bytes.HasPrefix(head[m.at:], []byte(m.bytes)) {
-			return &magics[i], nil
+			return &magics[i]
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // decide settles the format from what was asked for and what was seen.

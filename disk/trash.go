@@ -5,6 +5,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -101,6 +102,11 @@ func (c *Cluster) inTrash(ctx context.Context, n Name) (Trashed, error) {
 // Similar to: rbd trash rm.
 func (c *Cluster) PurgeTrash(ctx context.Context, t Trashed, force bool) error {
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
-		return wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
+		err := wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
+		var e *Error
+		if errors.As(err, &e) && e.Kind == ErrPermission && !force && time.Now().Before(t.Expires) {
+			e.Reason = "is kept until " + t.Expires.Format(time.RFC3339)
+		}
+		return err
 	})
 }

@@ -24,6 +24,7 @@ func diskCommand() *cli.Command {
 					&cli.StringFlag{Name: "size", Usage: "grow to `SIZE`", DefaultText: "the image's"},
 					&cli.StringFlag{Name: "uuid", Usage: "`UUID` of the machine that it is for", DefaultText: "new"},
 					&cli.IntFlag{Name: "count", Usage: "make `N` disks", Value: 1},
+					rawFlag(),
 				},
 				Action: onHost(runDiskCreate),
 			},
@@ -49,7 +50,12 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if count < 1 || count > 1 && c.String("uuid") != "" {
 		return usagef("--count %d is not at least 1, or is given with --uuid", count)
 	}
-	disks, err := createDisks(ctx, h, count, vmdisk.DiskOptions{Image: c.String("image"), Size: size, UUID: c.String("uuid")})
+	if err := oneOf("--format", c.String("format"), "", "raw"); err != nil {
+		return err
+	}
+	disks, err := createDisks(ctx, h, count, vmdisk.DiskOptions{
+		Image: c.String("image"), Size: size, UUID: c.String("uuid"), Format: c.String("format"),
+	})
 	for _, d := range disks {
 		if err := c.ui.text("%s", d.Name()); err != nil {
 			return err

@@ -55,6 +55,7 @@ var codes = []struct {
 	{disk.ErrInUse, exitBusy},
 	{disk.ErrInvalid, exitBadInput},
 	{disk.ErrNotProtected, exitBadInput},
+	{disk.ErrNotRaw, exitBadInput},
 	{domain.ErrInvalid, exitBadInput},
 	{domain.ErrNotRunning, exitBadInput},
 	{secret.ErrNoKey, exitBadInput},
