@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
@@ -26,6 +27,17 @@ func imageCommand() *cli.Command {
 			},
 			{Name: "ls", Aliases: []string{"list"}, Usage: "list images", Action: onHost(runImageLs)},
 			{Name: "info", Usage: "describe an image", ArgsUsage: "ID", Action: onHost(runImageInfo)},
+			{
+				Name: "export", Usage: "copy an image to a raw or qcow2 file, or to standard output", ArgsUsage: "ID FILE|-",
+				Description: "The file is sparse, gets its name when it is whole, and replaces none.\n" +
+					"vmdisk image export debian-12 debian-12.qcow2",
+				Flags: []cli.Flag{
+					&cli.StringFlag{Name: "format", Usage: "`FORMAT` of the file: raw or qcow2", DefaultText: "by its name, else raw"},
+					&cli.StringFlag{Name: "checksum", Usage: "tell the `HASH` of the image's bytes: md5, sha256 or sha512"},
+					&cli.BoolFlag{Name: "force", Usage: "replace a file that exists"},
+				},
+				Action: onHost(runImageExport),
+			},
 			{Name: "rm", Usage: "remove an image that has no clones", ArgsUsage: "ID", Action: onHost(runImageRm)},
 		},
 	}
@@ -66,9 +78,9 @@ func runImageLs(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	var rows []string
 	for _, i := range images {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", i.ID, disk.FormatSize(i.Size), disk.FormatSize(i.Used), snapState(i)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s", i.ID, disk.FormatSize(i.Size), disk.FormatSize(i.Used), snapState(i), i.Format))
 	}
-	return c.ui.table(images, "no images; vmdisk image import FILE makes one", "ID\tSIZE\tUSED\tSNAPSHOT", rows)
+	return c.ui.table(images, "no images; vmdisk image import FILE makes one", "ID\tSIZE\tUSED\tSNAPSHOT\tFORMAT", rows)
 }
 
 func snapState(i disk.Image) string {
@@ -90,8 +102,47 @@ func runImageInfo(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err != nil {
 		return err
 	}
-	return c.ui.result(i, "id        %s\npool      %s\nsize      %s\nused      %s\nsnapshot  %s\nurl       %s",
-		i.ID, i.Pool, disk.FormatSize(i.Size), disk.FormatSize(i.Used), snapState(i), i.URL)
+	return c.ui.result(i, "id        %s\npool      %s\nsize      %s\nused      %s\nsnapshot  %s\nformat    %s\nurl       %s",
+		i.ID, i.Pool, disk.FormatSize(i.Size), disk.FormatSize(i.Used), snapState(i), i.Format, i.URL)
+}
+
+func runImageExport(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.arguments("ID", "FILE")
+	if err != nil {
+		return err
+	}
+	if err := oneOf("--format", c.String("format"), "", "raw", "qcow2"); err != nil {
+		return err
+	}
+	if err := oneOf("--checksum", c.String("checksum"), "", "md5", "sha256", "sha512"); err != nil {
+		return err
+	}
+	o := vmdisk.ExportOptions{Format: c.String("format"), Force: c.Bool("force"), Checksum: c.String("checksum")}
+	if args[1] != "-" {
+		e, err := h.ExportImage(ctx, args[0], args[1], o)
+		if err != nil {
+			return err
+		}
+		return c.ui.result(e, "%s is in %s, %s, %s on disk%s", e.ID, e.File, e.Format, disk.FormatSize(e.Used), checksumLine(c, e))
+	}
+	if terminal(c.ui.out) {
+		return usagef("standard output is a terminal; redirect it, or name a FILE")
+	}
+	o.Writer = c.ui.out
+	e, err := h.ExportImage(ctx, args[0], "", o)
+	if err != nil || e.Checksum == "" {
+		return err
+	}
+	// Standard output has the image.
+	_, err = fmt.Fprintln(c.ui.err, strings.TrimSpace(checksumLine(c, e)))
+	return err
+}
+
+func checksumLine(c *command, e vmdisk.Exported) string {
+	if e.Checksum == "" {
+		return ""
+	}
+	return "\n" + c.String("checksum") + "  " + e.Checksum
 }
 
 func runImageRm(ctx context.Context, c *command, h *vmdisk.Host) error {
