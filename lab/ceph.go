@@ -73,7 +73,10 @@ func (l *Lab) osdsAndPools(ctx context.Context, began time.Time) error {
 	if err := l.cephScript(ctx, script); err != nil {
 		return err
 	}
-	steps := []func(context.Context) error{l.makePools}
+	var steps []func(context.Context) error
+	if !l.state.Bare {
+		steps = append(steps, l.makePools)
+	}
 	for i, uuid := range uuids {
 		steps = append(steps, func(ctx context.Context) error { return l.osdUp(ctx, i, uuid) })
 	}

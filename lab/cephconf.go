@@ -35,8 +35,8 @@ type entity struct {
 }
 
 // entities returns everyone who may speak to the cluster. The users and their
-// caps are those of Glance, Cinder and cinder-backup.
-func entities(osds int) []entity {
+// caps are those of Glance, Cinder and cinder-backup; a bare cluster has none.
+func entities(osds int, bare bool) []entity {
 	all := [][2]string{{"mon", "allow *"}, {"mgr", "allow *"}, {"osd", "allow *"}, {"mds", "allow *"}}
 	user := func(name, osd string) entity {
 		return entity{"client." + name, [][2]string{{"mon", "profile rbd"}, {"osd", osd}}, "ceph.client." + name + ".keyring"}
@@ -45,9 +45,12 @@ func entities(osds int) []entity {
 		{"mon.", all[:1], ""},
 		{"client.admin", all, "ceph.client.admin.keyring"},
 		{"mgr.a", [][2]string{{"mon", "allow profile mgr"}, {"osd", "allow *"}, {"mds", "allow *"}}, "mgr.a/keyring"},
-		user("glance", "profile rbd pool=images"),
-		user("cinder", "profile rbd pool=volumes, profile rbd pool=vms, profile rbd pool=images"),
-		user("cinder-backup", "profile rbd pool=backups"),
+	}
+	if !bare {
+		es = append(es,
+			user("glance", "profile rbd pool=images"),
+			user("cinder", "profile rbd pool=volumes, profile rbd pool=vms, profile rbd pool=images"),
+			user("cinder-backup", "profile rbd pool=backups"))
 	}
 	for i := range osds {
 		es = append(es, entity{fmt.Sprintf("osd.%d", i),
@@ -74,6 +77,7 @@ func (l *Lab) writeCephConf() error {
 		"Dir":     l.ceph(""),
 		"MonHost": l.monAddr(),
 		"Store":   l.state.Store,
+		"Bare":    l.state.Bare,
 		"PortMin": l.state.BasePort + portCeph,
 		"PortMax": l.state.BasePort + portsBlock - 1,
 	})
@@ -87,7 +91,7 @@ func (l *Lab) writeCephConf() error {
 // all of them as one keyring with caps for the monitor's first start.
 func (l *Lab) writeKeyrings() (string, error) {
 	var all strings.Builder
-	for _, e := range entities(l.state.OSDs) {
+	for _, e := range entities(l.state.OSDs, l.state.Bare) {
 		section := fmt.Sprintf("[%s]\n\tkey = %s\n", e.name, newKey())
 		if e.path != "" {
 			if err := os.WriteFile(l.ceph(e.path), []byte(section), 0o600); err != nil {

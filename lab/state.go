@@ -40,6 +40,7 @@ type state struct {
 	Made     bool      `json:"made"`
 	OSDs     int       `json:"osds"`
 	Store    Store     `json:"store"`
+	Bare     bool      `json:"bare,omitempty"`
 	Cache    string    `json:"cache"`
 	Created  time.Time `json:"created"`
 	BasePort int       `json:"base_port"`
@@ -52,7 +53,7 @@ type state struct {
 func newState(o Options, made bool) (*state, error) {
 	s := &state{
 		Dir: o.Dir, FSID: newUUID(), Phase: phaseStarting, Boot: bootID(), Made: made,
-		OSDs: o.OSDs, Store: o.Store, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
+		OSDs: o.OSDs, Store: o.Store, Bare: o.Bare, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
 		Processes: map[string]process{},
 	}
 	if s.Boot == "" {
@@ -160,6 +161,9 @@ func (s *state) fits(o Options) error {
 	if s.OSDs != o.OSDs || s.Store != o.Store {
 		return fmt.Errorf("lab: %s is up with %d OSDs on %s, not %d on %s: take it down first",
 			s.Dir, s.OSDs, s.Store, o.OSDs, o.Store)
+	}
+	if o.Bare && !s.Bare {
+		return fmt.Errorf("lab: %s is up and not bare: take it down first", s.Dir)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ const defaultLab = "/var/tmp/vmdisk-lab"
 func labCommand() *cli.Command {
 	dir := &cli.StringFlag{Name: "dir", Usage: "the lab's `DIR`", EnvVars: []string{lab.EnvDir}, Value: defaultLab}
 	size := []cli.Flag{dir,
+		&cli.BoolFlag{Name: "bare", Usage: "without pools and users: vmdisk cluster init makes them"},
 		&cli.IntFlag{Name: "osds", Usage: "`N` OSDs", Value: 1},
 		&cli.StringFlag{Name: "store", Usage: "OSDs keep data in `STORE`: bluestore (a sparse file) or memstore", Value: string(lab.BlueStore)},
 	}
@@ -48,7 +49,7 @@ func labCommand() *cli.Command {
 
 func (c *command) labOptions() lab.Options {
 	return lab.Options{
-		Dir: c.String("dir"), OSDs: c.Int("osds"), Store: lab.Store(c.String("store")),
+		Dir: c.String("dir"), OSDs: c.Int("osds"), Store: lab.Store(c.String("store")), Bare: c.Bool("bare"),
 		Report: c.ui.labReport(),
 	}
 }
