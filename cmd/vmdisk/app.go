@@ -75,7 +75,7 @@ func commands() []*cli.Command {
 	all := []*cli.Command{
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), attachCommand(), detachCommand(), migrateCommand(),
-		imageCommand(), volumeCommand(), diskCommand(), secretCommand(), labCommand(),
+		clusterCommand(), imageCommand(), volumeCommand(), diskCommand(), secretCommand(), labCommand(),
 	}
 	for _, c := range all {
 		prepareCommand(c)

@@ -1,0 +1,80 @@
+// How much room there is.
+
+package disk
+
+import (
+	"context"
+)
+
+// Capacity is the room in a cluster and its pools.
+type Capacity struct {
+	Total     int64 `json:"total"`     // bytes of all OSDs together
+	Used      int64 `json:"used"`      // raw: with every copy
+	Available int64 `json:"available"` // raw
+	// Pools are in the order in which they were asked for.
+	Pools []PoolCapacity `json:"pools"`
+}
+
+// PoolCapacity is the room in a pool. Total, Used and Available are what Nova
+// reports as its hypervisors' disk. Source: nova/storage/rbd_utils.py,
+// get_pool_info.
+type PoolCapacity struct {
+	Pool      string `json:"pool"`
+	Total     int64  `json:"total"`     // bytes: the cluster's, raw
+	Used      int64  `json:"used"`      // bytes: with every copy
+	Available int64  `json:"available"` // bytes that can still be written
+	Stored    int64  `json:"stored"`    // bytes of data, one copy
+	Objects   int64  `json:"objects"`
+	Quota     int64  `json:"quota"` // bytes, or 0
+}
+
+// Capacity reads how much room there is in pools; in all of those that OpenStack's
+// services use if none is named. One that does not exist is [ErrNotFound].
+// Available takes replication, the fullest OSD and the pool's quota into account.
+//
+// Similar to: ceph df detail.
+func (c *Cluster) Capacity(ctx context.Context, pools ...string) (Capacity, error) {
+	if len(pools) == 0 {
+		pools = Pools()
+	}
+	var df struct {
+		Stats struct {
+			Total     int64 `json:"total_bytes"`
+			Used      int64 `json:"total_used_raw_bytes"`
+			Available int64 `json:"total_avail_bytes"`
+		}
+		Pools []struct {
+			Name  string
+			Stats struct {
+				Stored    int64
+				Objects   int64
+				Used      int64 `json:"bytes_used"`
+				Available int64 `json:"max_avail"`
+				Quota     int64 `json:"quota_bytes"`
+			}
+		}
+	}
+	if err := c.AskJSON(ctx, map[string]any{"prefix": "df", "detail": "detail"}, &df); err != nil {
+		return Capacity{}, err
+	}
+	all := Capacity{Total: df.Stats.Total, Used: df.Stats.Used, Available: df.Stats.Available, Pools: []PoolCapacity{}}
+	for _, name := range pools {
+		found := false
+		for _, p := range df.Pools {
+			if p.Name != name {
+				continue
+			}
+			found = true
+			one := PoolCapacity{Pool: name, Total: all.Total, Used: p.Stats.Used, Available: p.Stats.Available,
+				Stored: p.Stats.Stored, Objects: p.Stats.Objects, Quota: p.Stats.Quota}
+			if one.Quota > 0 {
+				one.Available = max(min(one.Available, one.Quota-one.Stored), 0)
+			}
+			all.Pools = append(all.Pools, one)
+		}
+		if !found {
+			return Capacity{}, noPool(name)
+		}
+	}
+	return all, nil
+}
