@@ -44,12 +44,15 @@ func (l *Lab) cephUp(ctx context.Context) error {
 		return err
 	}
 	l.report("ceph: HEALTH_OK: %.1f s", time.Since(began).Seconds())
+	if l.state.Bare {
+		return nil // there is much to make yet
+	}
 	return l.hurryMon(ctx, false)
 }
 
 // hurryMon has the monitor collect changes for a moment only instead of a
 // second, while there are many to make one after the other. Afterwards it must
-// be as slow as any: a lab is for measuring, too.
+// be as slow as any: a lab is for measuring, too. A bare one stays hurried.
 func (l *Lab) hurryMon(ctx context.Context, hurry bool) error {
 	const name = "paxos_propose_interval"
 	c := command{"prefix": "config unset", "var": name}
