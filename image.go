@@ -163,5 +163,5 @@ func withImage(ctx context.Context, h *Host, op, id string,
 		return disk.Image{}, failed(op, id, err)
 	}
 	image, err := f(cluster, ctx, name)
-	return image, failed(op, id, err)
+	return image, explainImage(ctx, cluster, name, failed(op, id, err))
 }

@@ -42,7 +42,7 @@ func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check fu
 				return err
 			}
 			err = cloneFrom(img, src, to, dst)
-			return c.explainCaps(err, src.Pool, dst.Pool)
+			return c.explainCaps(src.Pool+", profile rbd pool="+dst.Pool, err)
 		})
 	})
 }

@@ -326,7 +326,16 @@ func (c *Cluster) pool(ctx context.Context, pool string, f func(*rados.IOContext
 		return err
 	}
 	defer io.Destroy()
-	return c.explainCaps(f(io), pool)
+	return c.explainCaps(pool, f(io))
+}
+
+// explainCaps says which cap the user lacks.
+func (c *Cluster) explainCaps(pool string, err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.Err != nil && e.Reason == "" && is(e, ErrPermission) {
+		e.Reason = fmt.Sprintf("permission denied: client.%s needs the cap osd 'profile rbd pool=%s'", c.user, pool)
+	}
+	return err
 }
 
 // openPool is a pool for the caller to destroy. A pool that is full, or over its

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -171,4 +172,39 @@ func dropSnapshot(img *rbd.Image, n Name, name string) error {
 		}
 	}
 	return wrap("remove", n.String(), snap.Remove())
+}
+
+// TrashImage moves an image, with its snapshots, into the trash. One that is open is
+// [ErrInUse], one with clones [ErrHasClones]; each names them.
+//
+// Similar to: rbd trash mv --expires-at.
+func (c *Cluster) TrashImage(ctx context.Context, n Name, keep time.Duration) error {
+	n.Snap = ""
+	if err := ignore(c.removable(ctx, n), ErrHasSnapshots); err != nil {
+		return err
+	}
+	return c.MoveToTrash(ctx, n, keep)
+}
+
+// DropTrashedSnapshot unprotects and removes the snapshot of an image in the trash,
+// so that it can be purged. One with clones is [ErrHasClones] and names them.
+//
+// Similar to: rbd snap unprotect --image-id, rbd snap rm --image-id.
+func (c *Cluster) DropTrashedSnapshot(ctx context.Context, t Trashed) error {
+	n := Name{Pool: t.Pool, Image: t.Image}
+	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
+		img, err := rbd.OpenImageById(io, t.ID, rbd.NoSnapshot)
+		if err != nil {
+			return wrap("open", n.String()+" (in the trash)", err)
+		}
+		defer img.Close()
+		children, err := clones(img, n)
+		if err == nil && len(children) > 0 {
+			err = &Error{Op: "remove", Object: n.String() + " (in the trash)", Kind: ErrHasClones, Holders: children}
+		}
+		if err != nil {
+			return err
+		}
+		return dropSnapshot(img, n, ImageSnapshot)
+	})
 }

@@ -31,7 +31,7 @@ func (c *Cluster) Ask(ctx context.Context, command map[string]any) ([]byte, erro
 	e := translate("run", "ceph "+prefix, err)
 	switch {
 	case is(e, ErrPermission):
-		e.Reason = "client." + c.user + " lacks the cap for it; client.admin has it, with mon 'allow *'"
+		e.Reason = "permission denied: client." + c.user + " lacks the mon cap for it; client.admin has it"
 	case said != "":
 		e.Reason = said
 	}

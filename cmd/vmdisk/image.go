@@ -25,7 +25,11 @@ func imageCommand() *cli.Command {
 				},
 				Action: onHost(runImageImport),
 			},
-			{Name: "ls", Aliases: []string{"list"}, Usage: "list images", Action: onHost(runImageLs)},
+			{
+				Name: "ls", Aliases: []string{"list"}, Usage: "list images",
+				Flags:  []cli.Flag{&cli.BoolFlag{Name: "trash", Usage: "those in the trash"}},
+				Action: onHost(runImageLs),
+			},
 			{Name: "info", Usage: "describe an image", ArgsUsage: "ID", Action: onHost(runImageInfo)},
 			{
 				Name: "export", Usage: "copy an image to a raw or qcow2 file, or to standard output", ArgsUsage: "ID FILE|-",
@@ -38,7 +42,7 @@ func imageCommand() *cli.Command {
 				},
 				Action: onHost(runImageExport),
 			},
-			{Name: "rm", Usage: "remove an image that has no clones", ArgsUsage: "ID", Action: onHost(runImageRm)},
+			imageRmCommand(), imageRestoreCommand(), imagePurgeCommand(),
 		},
 	}
 }
@@ -71,6 +75,9 @@ func runImageImport(ctx context.Context, c *command, h *vmdisk.Host) error {
 func runImageLs(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if _, err := c.arguments(); err != nil {
 		return err
+	}
+	if c.Bool("trash") {
+		return listTrashedImages(ctx, c, h)
 	}
 	images, err := h.Images(ctx)
 	if err != nil {
@@ -143,15 +150,4 @@ func checksumLine(c *command, e vmdisk.Exported) string {
 		return ""
 	}
 	return "\n" + c.String("checksum") + "  " + e.Checksum
-}
-
-func runImageRm(ctx context.Context, c *command, h *vmdisk.Host) error {
-	args, err := c.arguments("ID")
-	if err != nil {
-		return err
-	}
-	if err := h.RemoveImage(ctx, args[0]); err != nil {
-		return err
-	}
-	return c.ui.result(map[string]string{"id": args[0]}, "%s is removed", args[0])
 }
