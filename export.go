@@ -4,6 +4,7 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -48,7 +49,12 @@ func (h *Host) ExportImage(ctx context.Context, id, path string, o ExportOptions
 	if err := x.prepare(ctx, id); err != nil {
 		return Exported{}, failed(op, id, err)
 	}
-	if err := h.run(ctx, op, x.image.ID, x.steps()...); err != nil {
+	err := h.run(ctx, op, x.image.ID, x.steps()...)
+	var e *Error
+	if errors.Is(err, disk.ErrExists) && errors.As(err, &e) {
+		e.Next = "to replace it:  --force"
+	}
+	if err != nil {
 		return Exported{}, err
 	}
 	return x.outcome(), nil
@@ -84,7 +90,7 @@ func (x *exporting) prepare(ctx context.Context, id string) error {
 		return err
 	}
 	if x.image, err = x.cluster.Image(ctx, name); err != nil {
-		return err
+		return explainImage(ctx, x.cluster, name, failed("export", id, err))
 	}
 	if x.image.Format != "raw" && x.image.Format != "luks" && asked != "raw" {
 		return &disk.Error{Op: "export", Object: name.String(), Kind: disk.ErrNotRaw,

@@ -138,7 +138,13 @@ func (h *Host) Images(ctx context.Context) ([]disk.Image, error) {
 //
 // Similar to: rbd info.
 func (h *Host) Image(ctx context.Context, id string) (disk.Image, error) {
-	return withImage(ctx, h, "inspect", id, (*disk.Cluster).Image)
+	const op = "inspect"
+	cluster, name, err := h.imageName(ctx, id)
+	if err != nil {
+		return disk.Image{}, failed(op, id, err)
+	}
+	image, err := cluster.Image(ctx, name)
+	return image, explainImage(ctx, cluster, name, failed(op, id, err))
 }
 
 // RemoveImage removes an image; one with clones, or that somebody has open, is
@@ -146,22 +152,12 @@ func (h *Host) Image(ctx context.Context, id string) (disk.Image, error) {
 //
 // Similar to: rbd snap unprotect, rbd snap rm, rbd rm.
 func (h *Host) RemoveImage(ctx context.Context, id string) error {
-	_, err := withImage(ctx, h, "remove", id, func(c *disk.Cluster, ctx context.Context, n disk.Name) (disk.Image, error) {
-		return disk.Image{}, c.RemoveImage(ctx, n)
-	})
-	return err
-}
-
-func withImage(ctx context.Context, h *Host, op, id string,
-	f func(*disk.Cluster, context.Context, disk.Name) (disk.Image, error)) (disk.Image, error) {
-	name, err := disk.ParseImageID(id)
+	const op = "remove"
+	cluster, name, err := h.imageName(ctx, id)
 	if err != nil {
-		return disk.Image{}, failed(op, id, err)
+		return failed(op, id, err)
 	}
-	cluster, err := h.Cluster(ctx)
-	if err != nil {
-		return disk.Image{}, failed(op, id, err)
-	}
-	image, err := f(cluster, ctx, name)
-	return image, explainImage(ctx, cluster, name, failed(op, id, err))
+	err = h.run(ctx, op, name.String(), step{name: "remove", detail: name.String,
+		do: func(ctx context.Context) error { return cluster.RemoveImage(ctx, name) }})
+	return explainImage(ctx, cluster, name, err)
 }

@@ -140,7 +140,7 @@ func (i *initializing) inspectTmpfiles(context.Context) error {
 		if err := os.MkdirAll(i.o.TmpfilesDir, 0o755); err != nil {
 			return err
 		}
-		return replaceFile(path, text)
+		return replaceFile(path, text, 0o644, owner{-1, -1}, nil)
 	}}}
 	has, err := os.ReadFile(path)
 	switch {
@@ -185,15 +185,6 @@ func otherLines(a, b string) []string {
 		}
 	}
 	return all
-}
-
-// replaceFile writes a file that anybody may read, whole or not at all.
-func replaceFile(path, text string) error {
-	temp := path + ".new"
-	if err := os.WriteFile(temp, []byte(text), 0o644); err != nil {
-		return errors.Join(err, os.Remove(temp))
-	}
-	return os.Rename(temp, path)
 }
 
 func (i *initializing) inspectSecret(context.Context) error {

@@ -240,29 +240,33 @@ func replaceConf(path string, edit func(string) string) error {
 	if err != nil {
 		return err
 	}
-	text := []byte(edit(string(was)))
-	temp := path + ".vmdisk-new"
-	defer os.Remove(temp)
-	if err := writeLike(temp, text, info); err != nil {
+	text := edit(string(was))
+	return replaceFile(path, text, info.Mode().Perm(), ownerOf(info), func(temp string) error {
+		_, err := disk.ReadConf(temp, guestUser)
 		return err
-	}
-	if _, err := disk.ReadConf(temp, guestUser); err != nil {
-		return err
-	}
-	err = os.Rename(temp, path)
-	if errors.Is(err, syscall.EBUSY) { // a mount point, as in a container
-		return os.WriteFile(path, text, info.Mode().Perm())
-	}
-	return err
+	})
 }
 
-// writeLike writes a file with the mode and the owner of another.
-func writeLike(path string, text []byte, like fs.FileInfo) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+// replaceFile writes a file whole or not at all, once check, if it is not nil, has
+// seen it.
+func replaceFile(path, text string, mode fs.FileMode, o owner, check func(temp string) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
 		return err
 	}
-	o := ownerOf(like)
-	_, err = f.Write(text)
-	return errors.Join(err, f.Chown(o.uid, o.gid), f.Chmod(like.Mode().Perm()), f.Sync(), f.Close())
+	defer os.Remove(f.Name()) // which is in vain once it has its name
+	_, err = f.WriteString(text)
+	if err := errors.Join(err, f.Chown(o.uid, o.gid), f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if check != nil {
+		if err := check(f.Name()); err != nil {
+			return err
+		}
+	}
+	err = os.Rename(f.Name(), path)
+	if errors.Is(err, syscall.EBUSY) { // a mount point, as in a container
+		return os.WriteFile(path, []byte(text), mode)
+	}
+	return err
 }

@@ -55,7 +55,11 @@ func inUse(op string, n Name, by []Watcher) error {
 func clones(img *rbd.Image, n Name) ([]string, error) {
 	list, err := img.ListChildrenAttributes()
 	if err != nil {
-		return nil, wrap("list clones of", n.String(), err)
+		e := translate("list clones of", n.String(), err)
+		if is(e, ErrPermission) { // as client.glance may not look into vms
+			e.Reason = "permission denied: it has clones in a pool that this user has no cap for"
+		}
+		return nil, e
 	}
 	var all []string
 	for _, child := range list {
