@@ -123,7 +123,7 @@ func (e *exporter) run(ctx context.Context, write func(p []byte, off int64) erro
 	})
 	g.Go(func() error {
 		for p := range pieces {
-			if err := <-p.done; err != nil {
+			if err := errors.Join(<-p.done, gctx.Err()); err != nil {
 				return err
 			}
 			if err := write(p.p, p.off); err != nil {
