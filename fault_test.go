@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -71,6 +72,9 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 		{name: "create disk", prepare: prepareCreateDisk},
 		{name: "create volume", prepare: prepareCreateVolume},
 		{name: "import", prepare: prepareImport},
+		{name: "export", prepare: prepareExport},
+		{name: "trash image", prepare: prepareTrashImage},
+		{name: "restore image", prepare: prepareRestoreImage},
 		{name: "start", prepare: prepareStart},
 		{name: "attach", prepare: prepareAttach},
 		{name: "migrate", prepare: prepareMigrate, commit: "copy"},
@@ -173,6 +177,53 @@ func prepareImport(t *testing.T, h *Host) (work, reverse func() error) {
 	return work, func() error { return h.RemoveImage(t.Context(), "fault") }
 }
 
+// prepareExport looks for what an export left, too.
+func prepareExport(t *testing.T, h *Host) (work, reverse func() error) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "guest.qcow2")
+	work = func() error {
+		_, err := h.ExportImage(t.Context(), "guest", file, ExportOptions{})
+		if left, readErr := os.ReadDir(dir); err != nil && len(left) > 0 {
+			t.Errorf("left is %v, %v", left, readErr)
+		}
+		return err
+	}
+	return work, func() error { return os.Remove(file) }
+}
+
+func prepareTrashImage(t *testing.T, h *Host) (work, reverse func() error) {
+	id := smallImage(t, h)
+	work = func() error { _, err := h.TrashImage(t.Context(), id, 0); return err }
+	return work, func() error { _, err := h.RestoreImage(t.Context(), id); return err }
+}
+
+func prepareRestoreImage(t *testing.T, h *Host) (work, reverse func() error) {
+	reverse, work = prepareTrashImage(t, h)
+	must(t, reverse())
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		gone, err := h.TrashedImages(ctx)
+		must(t, err)
+		for _, one := range gone {
+			_, err := h.PurgeImage(ctx, one.Image, true)
+			must(t, err)
+		}
+	})
+	return work, reverse
+}
+
+func preparePurgeImage(t *testing.T, h *Host) (create, purge func() error) {
+	importIt, _ := prepareImport(t, h)
+	create = func() error {
+		if err := importIt(); err != nil {
+			return err
+		}
+		_, err := h.TrashImage(t.Context(), "fault", time.Hour)
+		return err
+	}
+	return create, func() error { _, err := h.PurgeImage(t.Context(), "fault", true); return err }
+}
+
 func prepareStart(t *testing.T, h *Host) (work, reverse func() error) {
 	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
 	work = func() error { _, err := h.Start(t.Context(), vm.Name); return err }
@@ -209,6 +260,8 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 	}{
 		{"remove", prepareBoot},
 		{"remove volume", prepareCreateVolume},
+		{"remove image", prepareImport},
+		{"purge image", preparePurgeImage},
 		{"detach", prepareAttach},
 	} {
 		t.Run(w.name, func(t *testing.T) {

@@ -77,6 +77,7 @@ var kinds = map[syscall.Errno]error{
 	syscall.ENOENT:    ErrNotFound,
 	syscall.EEXIST:    ErrExists,
 	syscall.EBUSY:     ErrInUse,
+	syscall.ESTALE:    ErrInUse, // changed by somebody else between two steps of librbd's
 	syscall.ENOTEMPTY: ErrHasSnapshots,
 	syscall.EINVAL:    ErrInvalid,
 	syscall.ENOSPC:    ErrNoSpace,
