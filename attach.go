@@ -16,7 +16,8 @@ import (
 
 // AttachOptions say how a volume is attached.
 type AttachOptions struct {
-	Target string // "vdb"; "" is the first free one
+	Target string     // "vdb"; "" is the first free one
+	QoS    domain.QoS // limits; the zero value is none
 }
 
 // Attachment is a volume in a machine.
@@ -26,6 +27,8 @@ type Attachment struct {
 	Pool   string `json:"pool"`
 	Image  string `json:"image"`
 	Serial string `json:"serial"` // by which the guest finds it: /dev/disk/by-id/virtio-SERIAL
+
+	QoS *domain.QoS `json:"qos,omitempty"` // nil is no limits
 }
 
 // targetForm is what a disk of a machine can be called, virtioForm what one that
@@ -42,21 +45,22 @@ type attach struct {
 	vm      domain.Info
 	volume  disk.Name
 	target  string
+	qos     domain.QoS
 	secret  secret.Secret
 	claimed bool
 	stuck   bool // the disk could not be plugged out again
 }
 
 // Attach plugs a volume (its ID, volume-ID or POOL/IMAGE) into a machine, the
-// running one and its definition. On failure nothing has changed. A volume that
-// is open or belongs to another machine is [disk.ErrInUse], naming it; one that
+// running one and its definition. Limits that exclude each other are
+// [domain.ErrInvalid]. On failure nothing has changed. A volume that is open or belongs to another machine is [disk.ErrInUse], naming it; one that
 // the machine has already [domain.ErrExists]; a taken target
 // [domain.ErrTargetInUse].
 //
 // Similar to: virsh attach-device --live --config.
 func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (Attachment, error) {
 	const op = "attach"
-	a := &attach{h: h, target: o.Target}
+	a := &attach{h: h, target: o.Target, qos: o.QoS}
 	defer a.end()
 	if err := a.prepare(ctx, vm, volume); err != nil {
 		return Attachment{}, failed(op, volume+" to "+vm, err)
@@ -70,13 +74,16 @@ func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (
 	}
 	h.keepSecret()
 	return Attachment{VM: a.vm.Name, Target: a.target, Pool: a.volume.Pool, Image: a.volume.Image,
-		Serial: disk.VolumeID(a.volume.Image)}, nil
+		Serial: disk.VolumeID(a.volume.Image), QoS: limits(a.qos)}, nil
 }
 
 // prepare finds the machine and the volume, and refuses what cannot work.
 func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if a.target != "" && !virtioForm.MatchString(a.target) {
 		return badInput("target %q is not of the form vdX", a.target)
+	}
+	if err = a.qos.Check(); err != nil {
+		return err
 	}
 	if a.volume, err = disk.ParseVolume(volume); err != nil {
 		return err
@@ -113,6 +120,9 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 
 // checkTarget refuses a target that is taken before anything is done.
 func (a *attach) checkTarget(ctx context.Context) error {
+	if a.target == "" {
+		return nil
+	}
 	taken, err := domain.Targets(ctx, a.conn, a.vm.UUID)
 	if err == nil && slices.Contains(taken, a.target) {
 		err = &domain.Error{Object: a.target + " of " + a.vm.Name, Kind: domain.ErrTargetInUse, Reason: "is taken"}
@@ -159,20 +169,16 @@ func (a *attach) release(ctx context.Context) error {
 }
 
 func (a *attach) plug(ctx context.Context) error {
-	if a.target == "" {
-		taken, err := domain.Targets(ctx, a.conn, a.vm.UUID)
-		if err != nil {
-			return err
-		}
-		// vda is where a root disk goes, even if the machine has none.
-		a.target = domain.FreeTarget(slices.Concat(taken, []string{"vda"}))
-	}
 	d, err := a.h.rbdDisk(ctx, a.cluster, a.volume, a.secret.UUID)
 	if err != nil {
 		return err
 	}
-	d.Target, d.Serial = a.target, disk.VolumeID(a.volume.Image)
-	return domain.Attach(ctx, a.conn, a.vm.UUID, d)
+	d.Target, d.Serial, d.QoS = a.target, disk.VolumeID(a.volume.Image), a.qos
+	target, err := domain.Attach(ctx, a.conn, a.vm.UUID, d)
+	if target != "" {
+		a.target = target
+	}
+	return err
 }
 
 func (a *attach) unplug(ctx context.Context) error {

@@ -27,6 +27,8 @@ type VMDisk struct {
 	Image  string `json:"image"`
 	Size   int64  `json:"size"` // bytes
 	Cache  string `json:"cache"`
+
+	QoS *domain.QoS `json:"qos,omitempty"` // nil is no limits
 }
 
 // VMs lists the machines of the host by name.
@@ -108,7 +110,7 @@ func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []doma
 		vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
 		for _, d := range info.Disks {
 			vm.Disks = append(vm.Disks, VMDisk{
-				Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache,
+				Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, QoS: limits(d.QoS),
 				Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
 			})
 		}

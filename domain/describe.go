@@ -27,6 +27,7 @@ type DiskInfo struct {
 	Serial string
 	Cache  string
 	Source string // what a disk that is not in Ceph is
+	QoS    QoS
 }
 
 // states are virsh's words.
@@ -92,7 +93,7 @@ func ParseDisks(text string) ([]DiskInfo, error) {
 }
 
 func describe(d *libvirtxml.DomainDisk) DiskInfo {
-	info := DiskInfo{Serial: d.Serial}
+	info := DiskInfo{Serial: d.Serial, QoS: qosOf(d)}
 	if d.Target != nil {
 		info.Target = d.Target.Dev
 	}

@@ -40,7 +40,8 @@ func Disks(ctx context.Context, conn *libvirt.Connect, vm string) ([]DiskInfo, e
 				return err
 			}
 			for _, device := range found {
-				if info := describe(device); !slices.Contains(all, info) {
+				info := describe(device)
+				if !slices.ContainsFunc(all, info.sameAs) {
 					all = append(all, info)
 				}
 			}
@@ -50,24 +51,36 @@ func Disks(ctx context.Context, conn *libvirt.Connect, vm string) ([]DiskInfo, e
 	return all, err
 }
 
+// sameAs says whether it is the same disk, whatever its limits are: those of now
+// and of the next start can differ.
+func (i DiskInfo) sameAs(o DiskInfo) bool {
+	o.QoS = i.QoS
+	return i == o
+}
+
 // Attach plugs a disk in: into the running machine, if it runs, and into its
-// persistent definition. It is done when QEMU has opened the image; the guest
-// sees the disk a moment later. A target that is taken is [ErrTargetInUse].
+// persistent definition. Without a target it gets the first that is free; vda is
+// where a root disk goes, even if the machine has none. It returns the target. It
+// is done when QEMU has opened the image; the guest sees the disk a moment later.
+// A target that is taken is [ErrTargetInUse].
 //
 // Similar to: virsh attach-device --live --config.
-func Attach(ctx context.Context, conn *libvirt.Connect, vm string, disk Disk) error {
+func Attach(ctx context.Context, conn *libvirt.Connect, vm string, disk Disk) (target string, err error) {
 	taken, err := Targets(ctx, conn, vm)
 	if err != nil {
-		return err
+		return "", err
+	}
+	if disk.Target == "" {
+		disk.Target = FreeTarget(append(taken, "vda"))
 	}
 	if slices.Contains(taken, disk.Target) {
-		return &Error{Object: "VM " + vm, Kind: ErrTargetInUse, Reason: disk.Target + " is taken"}
+		return "", &Error{Object: "VM " + vm, Kind: ErrTargetInUse, Reason: disk.Target + " is taken"}
 	}
 	xml, err := disk.XML()
 	if err != nil {
-		return err
+		return "", err
 	}
-	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+	return disk.Target, with(ctx, conn, vm, func(d *libvirt.Domain) error {
 		flags, err := affect(d, vm)
 		if err != nil {
 			return err

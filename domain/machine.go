@@ -35,6 +35,7 @@ type Disk struct {
 	Conf       string         // absolute path of ceph.conf
 	Serial     string         // a volume's ID; "" on a root disk
 	Snapshot   string         // opens this snapshot, read-only; "" is the image
+	QoS        QoS            // limits; the zero value is none
 }
 
 // ConsoleLog is where a machine's serial console is kept on its host, besides
@@ -126,6 +127,7 @@ func (d Disk) device() libvirtxml.DomainDisk {
 		}},
 		Target: &libvirtxml.DomainDiskTarget{Dev: d.Target, Bus: "virtio"},
 		Serial: d.Serial,
+		IOTune: d.QoS.iotune(),
 	}
 	if d.Snapshot != "" {
 		device.Source.Network.Snapshot = &libvirtxml.DomainDiskSourceNetworkSnapshot{Name: d.Snapshot}
