@@ -28,6 +28,10 @@ type Config struct {
 	SecretUUID string
 	// VMPool is the pool for root disks; "" is "vms".
 	VMPool string
+	// MaxCloneDepth is how many volumes deep a chain of clones may get before a
+	// new one is flattened; 0 is 5, as in Cinder, and a negative number makes every
+	// volume from a volume a copy of its own.
+	MaxCloneDepth int
 	// Timeout is how long to wait for libvirtd, or for a guest to let go of a
 	// disk or to power off; 0 is 10 s for libvirtd and 60 s for guests. It also
 	// is Ceph.Timeout where that is 0.
@@ -89,6 +93,9 @@ func newHost(cfg Config) *Host {
 	}
 	if cfg.VMPool == "" {
 		cfg.VMPool = disk.VMPool
+	}
+	if cfg.MaxCloneDepth == 0 {
+		cfg.MaxCloneDepth = DefaultCloneDepth
 	}
 	if cfg.Ceph.Timeout == 0 {
 		cfg.Ceph.Timeout = cfg.Timeout

@@ -1,4 +1,4 @@
-// Volumes: disks that outlive machines.
+// Volumes: disks that outlive machines. What there is, and empty ones.
 
 package vmdisk
 
@@ -16,14 +16,7 @@ import (
 // Similar to: rbd create.
 func (h *Host) CreateVolume(ctx context.Context, id string, size int64) (disk.Volume, error) {
 	const op = "create"
-	if id == "" {
-		id = uuid.NewString()
-	}
-	name, err := disk.ParseVolume(id)
-	if err != nil {
-		return disk.Volume{}, failed(op, "volume "+id, err)
-	}
-	cluster, err := h.Cluster(ctx)
+	cluster, name, err := h.newVolume(ctx, id)
 	if err != nil {
 		return disk.Volume{}, failed(op, "volume "+id, err)
 	}
@@ -51,7 +44,24 @@ func (h *Host) CreateVolume(ctx context.Context, id string, size int64) (disk.Vo
 	return v, err
 }
 
-// Volumes lists the volumes, by name.
+// newVolume is the name of a volume to be made.
+func (h *Host) newVolume(ctx context.Context, id string) (*disk.Cluster, disk.Name, error) {
+	if id == "" {
+		id = uuid.NewString()
+	}
+	return h.volumeName(ctx, id)
+}
+
+func (h *Host) volumeName(ctx context.Context, volume string) (*disk.Cluster, disk.Name, error) {
+	name, err := disk.ParseVolume(volume)
+	if err != nil {
+		return nil, name, err
+	}
+	cluster, err := h.Cluster(ctx)
+	return cluster, name, err
+}
+
+// Volumes lists the volumes, by name. It reads their headers and opens none.
 //
 // Similar to: rbd ls -l volumes.
 func (h *Host) Volumes(ctx context.Context) ([]disk.Volume, error) {
@@ -63,19 +73,50 @@ func (h *Host) Volumes(ctx context.Context) ([]disk.Volume, error) {
 	return all, failed("list", "volumes", err)
 }
 
-// RemoveVolume removes a volume that no machine has and nothing depends on.
+// Volume describes one volume, named by its ID, volume-ID or POOL/IMAGE, with its
+// snapshots and who has it open.
 //
-// Similar to: rbd rm.
-func (h *Host) RemoveVolume(ctx context.Context, volume string) error {
-	const op = "remove"
-	name, err := disk.ParseVolume(volume)
+// Similar to: rbd info, rbd du, rbd snap ls, rbd children and rbd status.
+func (h *Host) Volume(ctx context.Context, volume string) (disk.VolumeDetail, error) {
+	const op = "inspect"
+	cluster, name, err := h.volumeName(ctx, volume)
 	if err != nil {
-		return failed(op, "volume "+volume, err)
+		return disk.VolumeDetail{}, failed(op, "volume "+volume, err)
 	}
-	cluster, err := h.Cluster(ctx)
-	if err != nil {
-		return failed(op, "volume "+volume, err)
+	d, err := cluster.VolumeDetail(ctx, name)
+	return d, h.explain(ctx, cluster, name, failed(op, name.String(), err))
+}
+
+// explain adds to a volume's error what to type next, where only Ceph knows it:
+// who has a volume that is in use, and that one which is not there is in the trash.
+func (h *Host) explain(ctx context.Context, cluster *disk.Cluster, n disk.Name, err error) error {
+	var e *Error
+	if !errors.As(err, &e) || e.Next != "" {
+		return err
 	}
-	return h.run(ctx, op, name.String(), step{name: "remove", detail: name.String,
-		do: func(ctx context.Context) error { return cluster.RemoveVolume(ctx, name) }})
+	ctx = context.WithoutCancel(ctx)
+	switch {
+	case errors.Is(err, disk.ErrInUse):
+		if owner, err := cluster.Owner(ctx, n); err == nil {
+			e.Next = "detach it first, on " + owner.Host + ":  vmdisk detach " + owner.VM + " " + disk.VolumeID(n.Image)
+		}
+	case errors.Is(err, disk.ErrNotFound):
+		trashed, err := cluster.Trash(ctx, n.Pool)
+		for _, t := range trashed {
+			if err == nil && t.Image == n.Image {
+				e.Next = "it is in the trash:  vmdisk volume restore " + disk.VolumeID(n.Image)
+			}
+		}
+	}
+	return err
+}
+
+// shows emits how far a step is that counts objects of a volume of size bytes.
+func (h *Host) shows(op, object, step string, size int64) func(done, total int64) {
+	return func(done, total int64) {
+		if total > 0 {
+			h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step,
+				Bytes: int64(float64(size) * float64(done) / float64(total)), Total: size})
+		}
+	}
 }

@@ -41,7 +41,7 @@ func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check fu
 			if err := check(img, src); err != nil {
 				return err
 			}
-			err = cloneFrom(img, src, to, dst)
+			err = cloneFrom(img, src, to, dst, 0)
 			return c.explainCaps(src.Pool+", profile rbd pool="+dst.Pool, err)
 		})
 	})
@@ -81,9 +81,15 @@ func checkFits(img *rbd.Image, src Name, size int64) error {
 	return nil
 }
 
-func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name) error {
+// cloneFrom makes objects of 2^order bytes; an order of 0 is the parent's.
+func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name, order uint64) error {
 	opts := rbd.NewRbdImageOptions()
 	defer opts.Destroy()
+	if order > 0 {
+		if err := opts.SetUint64(rbd.ImageOptionOrder, order); err != nil {
+			return wrap("clone", src.String()+" to "+dst.String(), err)
+		}
+	}
 	err := rbd.CloneFromImage(img, src.Snap, to, dst.Image, opts)
 	if err == nil {
 		return nil

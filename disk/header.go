@@ -7,7 +7,6 @@ package disk
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"sync"
 
 	"github.com/ceph/go-ceph/rados"
@@ -47,8 +46,6 @@ func (c *Cluster) Sizes(ctx context.Context, names []Name) (map[Name]int64, erro
 	}
 	return sizes, nil
 }
-
-var errShortAnswer = errors.New("short answer from the rbd class")
 
 // headerSize asks the image's header object. The calls are those that librbd
 // makes when it opens an image: cls_rbd's get_id and get_size.

@@ -5,7 +5,6 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -27,6 +26,9 @@ type Volume struct {
 	Size     int64  `json:"size"`   // bytes
 	Parent   string `json:"parent"` // POOL/IMAGE@SNAP that it was cloned from, or ""
 	Attached *Owner `json:"attached"`
+	// Deleted is a volume that Cinder deleted and keeps, as volume-ID.deleted, for
+	// its clones.
+	Deleted bool `json:"deleted"`
 }
 
 // Name is the volume's image.
@@ -36,9 +38,8 @@ func (v Volume) Name() Name { return Name{Pool: v.Pool, Image: v.Image} }
 //
 // Similar to: rbd create.
 func (c *Cluster) CreateVolume(ctx context.Context, n Name, size int64) (Volume, error) {
-	if size <= 0 || size%GiB != 0 {
-		return Volume{}, &Error{Op: "create", Object: n.String(), Kind: ErrInvalid,
-			Reason: "a volume's size is a whole number of GiB, not " + FormatSize(size)}
+	if err := wholeGiB("create", n, size); err != nil {
+		return Volume{}, err
 	}
 	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
 		return createImage(io, n, size, volumeOrder)
@@ -48,6 +49,45 @@ func (c *Cluster) CreateVolume(ctx context.Context, n Name, size int64) (Volume,
 	}
 	// It is made; a cancellation now must not hide that.
 	return c.Volume(context.WithoutCancel(ctx), n)
+}
+
+// CloneVolume makes the volume dst a copy-on-write clone of the snapshot src, with
+// objects at least as large as its parent's, as Cinder does. It has the size of
+// src. Errors are as of [Cluster.Clone].
+//
+// Similar to: rbd clone. Source: cinder, _get_stripe_unit.
+func (c *Cluster) CloneVolume(ctx context.Context, src, dst Name) error {
+	return c.snapshotOf(ctx, src, func(img *rbd.Image) error {
+		info, err := img.Stat()
+		if err != nil {
+			return wrap("inspect", src.String(), err)
+		}
+		return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
+			return cloneFrom(img, src, to, dst, max(volumeOrder, uint64(info.Order)))
+		})
+	})
+}
+
+// SnapshotSize is the size in bytes of what a clone of the snapshot would be.
+func (c *Cluster) SnapshotSize(ctx context.Context, src Name) (size int64, err error) {
+	err = c.snapshotOf(ctx, src, func(img *rbd.Image) error {
+		has, err := img.GetSize()
+		size = int64(has)
+		return wrap("read size of", src.String(), err)
+	})
+	return size, err
+}
+
+// snapshotOf runs f with a snapshot to clone from.
+func (c *Cluster) snapshotOf(ctx context.Context, src Name, f func(*rbd.Image) error) error {
+	return c.pool(ctx, src.Pool, func(io *rados.IOContext) error {
+		img, err := openSnapshot(io, src)
+		if err != nil {
+			return err
+		}
+		defer img.Close()
+		return f(img)
+	})
 }
 
 // CheckVolume refuses what is there and not a volume: an image, which others
@@ -64,7 +104,7 @@ func (c *Cluster) CheckVolume(ctx context.Context, n Name) error {
 
 // Volume describes one volume.
 func (c *Cluster) Volume(ctx context.Context, n Name) (Volume, error) {
-	v := Volume{ID: VolumeID(n.Image), Pool: n.Pool, Image: n.Image}
+	v := newVolume(n)
 	err := c.view(ctx, n, func(img *rbd.Image) error {
 		size, err := img.GetSize()
 		if err != nil {
@@ -87,32 +127,78 @@ func (c *Cluster) Volume(ctx context.Context, n Name) (Volume, error) {
 	return v, ignore(err, ErrNotFound)
 }
 
-// Volumes describes every volume of a pool, by name.
-func (c *Cluster) Volumes(ctx context.Context, pool string) ([]Volume, error) {
-	names, err := c.imageNames(ctx, pool, func(s string) bool { return strings.HasPrefix(s, volumePrefix) })
-	if err != nil {
-		return nil, err
-	}
-	return each(ctx, names, func(name string) (Volume, error) {
-		return c.Volume(ctx, Name{Pool: pool, Image: name})
-	})
+func newVolume(n Name) Volume {
+	return Volume{ID: VolumeID(n.Image), Pool: n.Pool, Image: n.Image, Deleted: strings.HasSuffix(n.Image, deletedSuffix)}
 }
 
-// RemoveVolume removes a volume. It refuses with [ErrInUse] what is open or
-// claimed by a machine, with [ErrHasClones] or [ErrHasSnapshots] what others
-// depend on, and names them.
+// VolumeDetail is all that is known of a volume.
+type VolumeDetail struct {
+	Volume
+	Used        int64      `json:"used"`        // bytes of its own, those of the parent not counted
+	Depth       int        `json:"depth"`       // how many volumes deep its chain of clones is, as Cinder counts
+	ObjectSize  int64      `json:"object_size"` // bytes
+	Features    []string   `json:"features"`
+	ParentTrash bool       `json:"parent_in_trash"`
+	Snapshots   []Snapshot `json:"snapshots"`
+	Watchers    []Watcher  `json:"watchers"`
+}
+
+// VolumeDetail describes one volume with all that is known of it.
 //
-// Similar to: rbd rm.
-func (c *Cluster) RemoveVolume(ctx context.Context, n Name) error {
-	owner, err := c.Owner(ctx, n)
-	switch {
-	case err == nil:
-		return &Error{Op: "remove", Object: n.String(), Kind: ErrInUse, Holders: []string{owner.String()}}
-	case !errors.Is(err, ErrNotFound):
-		return err
+// Similar to: rbd info, rbd du, rbd snap ls, rbd children and rbd status.
+func (c *Cluster) VolumeDetail(ctx context.Context, n Name) (VolumeDetail, error) {
+	v, err := c.Volume(ctx, n)
+	d := VolumeDetail{Volume: v}
+	if err != nil {
+		return d, err
 	}
-	if err := c.removable(ctx, n); err != nil {
-		return err
+	err = c.view(ctx, n, func(img *rbd.Image) error {
+		if d.Used, err = used(img, n); err != nil {
+			return err
+		}
+		if d.Watchers, err = watchers(img, n); err != nil {
+			return err
+		}
+		info, err := img.Stat()
+		if err != nil {
+			return wrap("inspect", n.String(), err)
+		}
+		d.ObjectSize = int64(info.Obj_size)
+		features, err := img.GetFeatures()
+		if err != nil {
+			return wrap("read features of", n.String(), err)
+		}
+		set := rbd.FeatureSet(features)
+		d.Features = set.Names()
+		slices.Sort(d.Features)
+		if from, err := img.GetParent(); err == nil {
+			d.ParentTrash = from.Image.Trash
+		}
+		return nil
+	})
+	if err == nil {
+		d.Snapshots, err = c.Snapshots(ctx, n)
 	}
-	return c.remove(ctx, n)
+	if err == nil {
+		d.Depth, err = c.CloneDepth(ctx, n)
+	}
+	return d, err
+}
+
+// CloneDepth is how many volumes a volume is above the one that its chain of clones
+// began with: 0 for one that was not made from a volume. What hangs on an image or
+// on a user's snapshot begins a chain.
+//
+// Source: cinder, _get_clone_depth.
+func (c *Cluster) CloneDepth(ctx context.Context, n Name) (int, error) {
+	for depth := 0; ; depth++ {
+		from, err := c.Parent(ctx, n)
+		if depth > 0 { // an ancestor in the trash
+			err = ignore(err, ErrNotFound)
+		}
+		if err != nil || from.Image == "" || from.Snap != CloneSnapshot(n.Image) {
+			return depth, err
+		}
+		n = Name{Pool: from.Pool, Image: from.Image}
+	}
 }

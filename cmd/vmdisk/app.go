@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -24,6 +25,7 @@ type settings struct {
 	Conf, User, Keyring, Connect, Output, Progress string
 	SecretUUID, VirtType                           string
 	Timeout                                        time.Duration
+	MaxCloneDepth                                  int
 }
 
 // command is what a subcommand's action gets to work with.
@@ -115,6 +117,7 @@ func globalFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "no-progress", Usage: "same as --progress none", EnvVars: []string{"VMDISK_NO_PROGRESS"}},
 		&cli.DurationFlag{Name: "timeout", Usage: "wait at most this `TIME` (30s, 2m) for a monitor, an OSD, libvirtd or a guest", EnvVars: []string{"VMDISK_TIMEOUT"}, DefaultText: "10s to 60s"},
 		&cli.StringFlag{Name: "secret-uuid", Usage: "`UUID` of the libvirt secret", EnvVars: []string{"VMDISK_SECRET_UUID"}, DefaultText: "from cluster and user"},
+		&cli.IntFlag{Name: "max-clone-depth", Usage: "flatten a volume from a volume where the chain is `N` deep; 0 copies always", EnvVars: []string{"VMDISK_MAX_CLONE_DEPTH"}, Value: vmdisk.DefaultCloneDepth},
 		&cli.StringFlag{Name: "virt-type", Usage: "`TYPE` of new machines: auto, kvm or qemu", EnvVars: []string{"VMDISK_VIRT_TYPE"}, Value: "auto"},
 	}
 }
@@ -155,7 +158,9 @@ func (c *command) open(ctx context.Context) (*vmdisk.Host, error) {
 		VirtType:   c.set.VirtType,
 		SecretUUID: c.set.SecretUUID,
 		Timeout:    c.set.Timeout,
-		Observe:    c.ui.observe,
+		// In the library 0 is the default, here what Cinder means by it: always copy.
+		MaxCloneDepth: cmp.Or(c.set.MaxCloneDepth, -1),
+		Observe:       c.ui.observe,
 	})
 }
 

@@ -9,11 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
-	"golang.org/x/sync/errgroup"
 )
-
-// bootWorkers is how many machines of one command boot at once.
-const bootWorkers = 8
 
 func bootCommand() *cli.Command {
 	return &cli.Command{
@@ -123,28 +119,7 @@ func readXML(c *command) (string, error) {
 // bootMany boots NAME-1 to NAME-N and returns those that run, also if one does
 // not.
 func bootMany(ctx context.Context, h *vmdisk.Host, name string, count int, o vmdisk.BootOptions) ([]vmdisk.VM, error) {
-	booted := make([]*vmdisk.VM, count)
-	errs := make(failures, count)
-	var group errgroup.Group
-	group.SetLimit(bootWorkers)
-	for i := range count {
-		group.Go(func() error {
-			vm, err := h.Boot(ctx, fmt.Sprintf("%s-%d", name, i+1), o)
-			if err == nil {
-				booted[i] = &vm
-			}
-			errs[i] = err
-			return nil
-		})
-	}
-	_ = group.Wait()
-	vms := []vmdisk.VM{}
-	for _, vm := range booted {
-		if vm != nil {
-			vms = append(vms, *vm)
-		}
-	}
-	return vms, errs.orNil()
+	return makeMany(count, func(i int) (vmdisk.VM, error) { return h.Boot(ctx, fmt.Sprintf("%s-%d", name, i+1), o) })
 }
 
 func bootedLine(vm vmdisk.VM) string {

@@ -28,6 +28,8 @@ type file struct {
 	Timeout    string `yaml:"timeout"`
 	SecretUUID string `yaml:"secret-uuid"`
 	VirtType   string `yaml:"virt-type"`
+
+	MaxCloneDepth *int `yaml:"max-clone-depth"`
 }
 
 // readFile reads the configuration. Only the default file may be missing.
@@ -104,6 +106,11 @@ func readSettings(c *cli.Context) (settings, error) {
 		SecretUUID: pick("secret-uuid", f.SecretUUID),
 		VirtType:   pick("virt-type", f.VirtType),
 		Timeout:    c.Duration("timeout"),
+
+		MaxCloneDepth: c.Int("max-clone-depth"),
+	}
+	if f.MaxCloneDepth != nil && !c.IsSet("max-clone-depth") {
+		s.MaxCloneDepth = *f.MaxCloneDepth
 	}
 	s.User = bareUser(s.User)
 	if c.Bool("no-progress") {
@@ -124,6 +131,8 @@ func (s settings) check(timeoutSet bool) error {
 	switch {
 	case s.User == "":
 		return usagef("the cephx user is empty")
+	case s.MaxCloneDepth < 0:
+		return usagef("--max-clone-depth %d is below 0", s.MaxCloneDepth)
 	case s.Timeout < 0 || timeoutSet && s.Timeout == 0:
 		return usagef("--timeout %v is not positive", s.Timeout)
 	}

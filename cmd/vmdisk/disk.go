@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
 	"github.com/vmdisk/vmdisk/disk"
-	"golang.org/x/sync/errgroup"
 )
 
 func diskCommand() *cli.Command {
@@ -68,24 +67,7 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 }
 
 func createDisks(ctx context.Context, h *vmdisk.Host, count int, o vmdisk.DiskOptions) ([]disk.Disk, error) {
-	made := make([]disk.Disk, count)
-	errs := make(failures, count)
-	var group errgroup.Group
-	group.SetLimit(bootWorkers)
-	for i := range count {
-		group.Go(func() error {
-			made[i], errs[i] = h.CreateDisk(ctx, o)
-			return nil
-		})
-	}
-	_ = group.Wait()
-	disks := []disk.Disk{}
-	for i, d := range made {
-		if errs[i] == nil {
-			disks = append(disks, d)
-		}
-	}
-	return disks, errs.orNil()
+	return makeMany(count, func(int) (disk.Disk, error) { return h.CreateDisk(ctx, o) })
 }
 
 func runDiskLs(ctx context.Context, c *command, h *vmdisk.Host) error {

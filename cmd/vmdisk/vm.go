@@ -70,6 +70,9 @@ func describeVM(vm vmdisk.VM) string {
 		if d.Pool != "" {
 			what = fmt.Sprintf("%s/%s, %s, cache %s", d.Pool, d.Image, disk.FormatSize(d.Size), d.Cache)
 		}
+		if d.QoS != nil {
+			what += "; " + d.QoS.String()
+		}
 		fmt.Fprintf(&b, "\n%-6s %s", d.Target, what)
 	}
 	return b.String()
