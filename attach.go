@@ -88,10 +88,7 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if a.volume, err = disk.ParseVolume(volume); err != nil {
 		return err
 	}
-	if err = a.open(ctx, a.h); err != nil {
-		return err
-	}
-	if a.vm, err = domain.Find(ctx, a.conn, vm); err != nil {
+	if a.vm, err = a.find(ctx, a.h, vm); err != nil {
 		return err
 	}
 	if err := a.checkTarget(ctx); err != nil {

@@ -203,6 +203,14 @@ func (s *session) open(ctx context.Context, h *Host) (err error) {
 	return err
 }
 
+// find opens the session and finds a machine.
+func (s *session) find(ctx context.Context, h *Host, vm string) (domain.Info, error) {
+	if err := s.open(ctx, h); err != nil {
+		return domain.Info{}, err
+	}
+	return domain.Find(ctx, s.conn, vm)
+}
+
 // end gives the libvirt connection back, if there is one.
 func (s *session) end() {
 	if s.giveBack != nil {

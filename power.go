@@ -18,14 +18,11 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 	const op = "start"
 	var with session
 	defer with.end()
-	if err := with.open(ctx, h); err != nil {
-		return VM{}, failed(op, vm, err)
-	}
-	cluster, conn := with.cluster, with.conn
-	info, err := domain.Find(ctx, conn, vm)
+	info, err := with.find(ctx, h, vm)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	cluster, conn := with.cluster, with.conn
 	if !info.Running {
 		var s secret.Secret
 		refresh := func(ctx context.Context) error {

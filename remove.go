@@ -64,10 +64,7 @@ type removal struct {
 }
 
 func (r *removal) prepare(ctx context.Context, vm string) (err error) {
-	if err = r.open(ctx, r.h); err != nil {
-		return err
-	}
-	info, err := domain.Find(ctx, r.conn, vm)
+	info, err := r.find(ctx, r.h, vm)
 	if err != nil {
 		return err
 	}

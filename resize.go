@@ -19,14 +19,11 @@ func (h *Host) Resize(ctx context.Context, vm string, size int64, by bool) (VM, 
 	const op = "resize"
 	var with session
 	defer with.end()
-	if err := with.open(ctx, h); err != nil {
-		return VM{}, failed(op, vm, err)
-	}
-	cluster, conn := with.cluster, with.conn
-	info, err := domain.Find(ctx, conn, vm)
+	info, err := with.find(ctx, h, vm)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	cluster, conn := with.cluster, with.conn
 	root, target, err := rootOf(info)
 	if err != nil {
 		return VM{}, failed(op, vm, err)
