@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
@@ -87,15 +88,22 @@ func (h *Host) Volume(ctx context.Context, volume string) (disk.VolumeDetail, er
 	return d, h.explain(ctx, cluster, name, failed(op, name.String(), err))
 }
 
-// explain adds to a volume's error what to type next, where only Ceph knows it:
-// who has a volume that is in use, and that one which is not there is in the trash.
+// explain adds to a volume's error what to type next: where to detach one that is
+// in use, what its clones and snapshots need, that one which is not there is in the
+// trash.
 func (h *Host) explain(ctx context.Context, cluster *disk.Cluster, n disk.Name, err error) error {
 	var e *Error
 	if !errors.As(err, &e) || e.Next != "" {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
+	var d *disk.Error
 	switch {
+	case errors.Is(err, disk.ErrHasClones) && errors.As(err, &d):
+		e.Next = freeClone(d.Holders)
+	case errors.Is(err, disk.ErrHasSnapshots) && errors.As(err, &d) && len(d.Holders) > 0:
+		_, snap, _ := strings.Cut(d.Holders[0], "@")
+		e.Next = "remove it first:  vmdisk volume snapshot rm " + disk.VolumeID(n.Image) + "@" + disk.SnapshotID(snap)
 	case errors.Is(err, disk.ErrInUse):
 		if owner, err := cluster.Owner(ctx, n); err == nil {
 			e.Next = "detach it first, on " + owner.Host + ":  vmdisk detach " + owner.VM + " " + disk.VolumeID(n.Image)
@@ -109,6 +117,22 @@ func (h *Host) explain(ctx context.Context, cluster *disk.Cluster, n disk.Name, 
 		}
 	}
 	return err
+}
+
+// freeClone is how the first of some clones stops needing what it hangs on.
+func freeClone(clones []string) string {
+	for _, clone := range clones {
+		spec, inTrash := strings.CutSuffix(clone, " (in the trash)")
+		n, err := disk.ParseName(spec, disk.VolumePool)
+		if err != nil || n.Pool != disk.VolumePool {
+			continue
+		}
+		if inTrash {
+			return "remove it for good first:  vmdisk volume purge --force " + disk.VolumeID(n.Image)
+		}
+		return "make it independent first:  vmdisk volume flatten " + disk.VolumeID(n.Image)
+	}
+	return ""
 }
 
 // shows emits how far a step is that counts objects of a volume of size bytes.

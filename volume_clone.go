@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -43,7 +44,7 @@ func (h *Host) CloneVolume(ctx context.Context, o CloneOptions) (disk.Volume, er
 	const op = "create"
 	c := &cloning{h: h, flat: o.Flatten}
 	if err := c.prepare(ctx, o); err != nil {
-		err = failed(op, "volume "+o.ID, err)
+		err = failed(op, strings.TrimSpace("volume "+o.ID), err)
 		if c.src.Pool == disk.VolumePool {
 			err = h.explain(ctx, c.cluster, c.src, err)
 		}

@@ -157,7 +157,7 @@ func (h *Host) purge(ctx context.Context, cluster *disk.Cluster, t disk.Trashed,
 	const op = "purge"
 	name := disk.Name{Pool: t.Pool, Image: t.Image}
 	if !force && time.Now().Before(t.Expires) {
-		err := failed(op, name.String(), &disk.Error{Object: name.String(), Kind: disk.ErrPermission,
+		err := failed(op, name.String(), &disk.Error{Op: op, Object: name.String(), Kind: disk.ErrPermission,
 			Reason: "it is to be kept until " + t.Expires.Local().Format("2006-01-02 15:04")})
 		var e *Error
 		if errors.As(err, &e) {

@@ -121,8 +121,9 @@ func (h *Host) RemoveVolumeSnapshot(ctx context.Context, snapshot string) error 
 	if err != nil {
 		return failed(op, snapshot, err)
 	}
-	return h.run(ctx, op, n.String(), step{name: "remove", detail: n.String,
+	err = h.run(ctx, op, n.String(), step{name: "remove", detail: n.String,
 		do: func(ctx context.Context) error { return cluster.RemoveSnapshot(ctx, n) }})
+	return h.explain(ctx, cluster, n, err)
 }
 
 // RollbackVolume gives a volume the content that it had when a snapshot of it,

@@ -50,15 +50,11 @@ func (c *Cluster) Sizes(ctx context.Context, names []Name) (map[Name]int64, erro
 // headerSize asks the image's header object. The calls are those that librbd
 // makes when it opens an image: cls_rbd's get_id and get_size.
 func headerSize(io *rados.IOContext, n Name) (int64, error) {
-	out, err := exec(io, "rbd_id."+n.Image, "get_id", nil)
+	id, err := imageID(io, n)
 	if err != nil {
-		return 0, wrap("read id of", n.String(), err)
+		return 0, err
 	}
-	if len(out) < 4 || uint64(len(out)) < 4+uint64(binary.LittleEndian.Uint32(out)) {
-		return 0, wrap("read id of", n.String(), errShortAnswer)
-	}
-	id := string(out[4 : 4+binary.LittleEndian.Uint32(out)])
-	out, err = exec(io, "rbd_header."+id, "get_size", binary.LittleEndian.AppendUint64(nil, noSnap))
+	out, err := exec(io, "rbd_header."+id, "get_size", binary.LittleEndian.AppendUint64(nil, noSnap))
 	if err != nil {
 		return 0, wrap("read size of", n.String(), err)
 	}
@@ -66,6 +62,16 @@ func headerSize(io *rados.IOContext, n Name) (int64, error) {
 		return 0, wrap("read size of", n.String(), errShortAnswer)
 	}
 	return int64(binary.LittleEndian.Uint64(out[1:])), nil
+}
+
+// imageID is the id by which an image's header is named.
+func imageID(io *rados.IOContext, n Name) (string, error) {
+	out, err := exec(io, "rbd_id."+n.Image, "get_id", nil)
+	if err != nil {
+		return "", wrap("read id of", n.String(), err)
+	}
+	id, _, err := decodeString(out)
+	return id, wrap("read id of", n.String(), err)
 }
 
 // exec calls a reading method of the rbd class on an object.

@@ -77,9 +77,18 @@ func (c *Cluster) clonesOf(ctx context.Context, n Name) ([]string, error) {
 //
 // Similar to: rbd snap create.
 func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
-	return c.edit(ctx, n, func(img *rbd.Image) error {
-		_, err := img.CreateSnapshot(n.Snap)
-		return wrap("create snapshot", n.String(), err)
+	return c.inTurn(ctx, "create snapshot", n, func() error {
+		return c.edit(ctx, n, func(img *rbd.Image) error {
+			names, err := snapshots(img, n)
+			switch {
+			case err != nil:
+				return err
+			case slices.Contains(names, n.Snap):
+				return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrExists}
+			}
+			_, err = img.CreateSnapshot(n.Snap)
+			return wrap("create snapshot", n.String(), err)
+		})
 	})
 }
 

@@ -5,9 +5,7 @@ package disk
 import (
 	"context"
 	"fmt"
-	"syscall"
 
-	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
 
@@ -23,8 +21,15 @@ func (c *Cluster) ResizeVolume(ctx context.Context, n Name, from, to int64, shri
 	if err := CheckVolumeSize(n, from, to, shrink); err != nil {
 		return err
 	}
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		return c.alone(ctx, "resize", io, n, func(img *rbd.Image) error {
+	return c.inTurn(ctx, "resize", n, func() error {
+		by, err := c.Watchers(ctx, n) // before we are one ourselves
+		if err == nil && len(by) > 0 {
+			err = inUse("resize", n, by)
+		}
+		if err != nil {
+			return err
+		}
+		return c.edit(ctx, n, func(img *rbd.Image) error {
 			has, err := img.GetSize()
 			if err != nil {
 				return wrap("read size of", n.String(), err)
@@ -52,31 +57,4 @@ func CheckVolumeSize(n Name, from, to int64, shrink bool) error {
 			Reason: fmt.Sprintf("it is %s, shrinking it to %s would cut data off", FormatSize(from), FormatSize(to))}
 	}
 	return nil
-}
-
-// alone runs f with an image open and locked for writing, that nobody else has
-// open. Where the image has locks, whoever comes meanwhile waits or is refused.
-func (c *Cluster) alone(ctx context.Context, op string, io *rados.IOContext, n Name, f func(*rbd.Image) error) error {
-	by, err := c.Watchers(ctx, n) // before we are one ourselves
-	if err == nil && len(by) > 0 {
-		err = inUse(op, n, by)
-	}
-	if err != nil {
-		return err
-	}
-	img, err := rbd.OpenImage(io, n.Image, rbd.NoSnapshot)
-	if err != nil {
-		return wrap("open", n.String(), err)
-	}
-	defer img.Close()
-	switch err := img.LockAcquire(rbd.LockModeExclusive); errno(err) {
-	case 0:
-		defer func() { _ = img.LockRelease() }() // closing gives it up, too
-	case syscall.EINVAL: // a volume for several machines at once has no locks
-	case syscall.EROFS, syscall.EAGAIN:
-		return &Error{Op: op, Object: n.String(), Kind: ErrInUse, Err: err, Reason: "somebody else is at work on it"}
-	default:
-		return wrap("lock", n.String(), err)
-	}
-	return f(img)
 }

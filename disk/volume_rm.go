@@ -79,13 +79,15 @@ func (c *Cluster) RefuseUsed(ctx context.Context, op string, n Name) error {
 //
 // Similar to: rbd rm.
 func (c *Cluster) RemoveVolume(ctx context.Context, n Name) error {
-	if err := c.RefuseUsed(ctx, "remove", n); err != nil {
-		return err
-	}
-	if err := c.removable(ctx, n); err != nil {
-		return err
-	}
-	return c.remove(ctx, n)
+	return c.inTurn(ctx, "remove", n, func() error {
+		if err := c.RefuseUsed(ctx, "remove", n); err != nil {
+			return err
+		}
+		if err := c.removable(ctx, n); err != nil {
+			return err
+		}
+		return c.remove(ctx, n)
+	})
 }
 
 // TrashVolume moves a volume, with its snapshots, into the trash. One that is open
