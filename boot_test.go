@@ -332,14 +332,8 @@ func TestImportOverQuota(t *testing.T) {
 	_, err = io.CopyN(f, rand.Reader, 256<<20)
 	must(t, errors.Join(err, f.Close()))
 	was := stateNow(t)
-	quota := func(bytes string) {
-		out, err := exec.Command("ceph", "-c", testLab.Conf, "--id", "admin", "--log-file=", "--admin-socket=", "osd", "pool", "set-quota", "images", "max_bytes", bytes).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-	}
-	quota("1048576")
-	defer quota("0")
+	quota(t, "images", "1048576")
+	defer quota(t, "images", "0")
 	// The cluster notices some seconds later.
 	for ctx := waiting(t); ; {
 		_, err = h.ImportImage(ctx, file, ImportOptions{})
@@ -352,7 +346,7 @@ func TestImportOverQuota(t *testing.T) {
 	if !errors.Is(err, disk.ErrNoSpace) || !errors.As(err, &e) || len(e.Left) > 0 {
 		t.Errorf("error is %v", err)
 	}
-	quota("0")
+	quota(t, "images", "0")
 	for ctx := waiting(t); ; { // and some seconds later again
 		_, err := h.ImportImage(ctx, testLab.Guest, ImportOptions{ID: "roomy"})
 		if err == nil {

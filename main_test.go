@@ -80,11 +80,12 @@ func leftovers(ctx context.Context) error {
 		vms, err := h.VMs(ctx)
 		disks, diskErr := h.Disks(ctx)
 		volumes, volumeErr := h.Volumes(ctx)
-		if err := errors.Join(err, diskErr, volumeErr, h.Close()); err != nil {
+		trash, trashErr := h.TrashedVolumes(ctx)
+		if err := errors.Join(err, diskErr, volumeErr, trashErr, h.Close()); err != nil {
 			return err
 		}
-		if len(vms)+len(disks)+len(volumes) > 0 {
-			return fmt.Errorf("machines %v, disks %v, volumes %v", vms, disks, volumes)
+		if len(vms)+len(disks)+len(volumes)+len(trash) > 0 {
+			return fmt.Errorf("machines %v, disks %v, volumes %v, in the trash %v", vms, disks, volumes, trash)
 		}
 	}
 	return nil

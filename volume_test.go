@@ -3,6 +3,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -452,4 +453,50 @@ func TestVolumeRaces(t *testing.T) {
 	reads(t, disk.Volume{Pool: "volumes", Image: "volume-race"}, "\x00")
 	both(func() error { return h.RemoveVolume(t.Context(), "race") }, disk.ErrNotFound, disk.ErrInUse)
 	was.unchanged(t)
+}
+
+// A pool over its quota is an error and not a wait, and what is half made goes.
+func TestVolumeOverQuota(t *testing.T) {
+	h := open(t, 0)
+	src := volume(t, h)
+	snapshotted(t, h, src.ID, "empty")
+	withImageOf(t, src.Name(), func(img *rbd.Image) error {
+		_, err := img.WriteAt(make([]byte, 1<<20), 0)
+		return err
+	})
+	clone := cloned(t, h, CloneOptions{Image: "guest"})
+	quota(t, "volumes", "1")
+	t.Cleanup(func() { quota(t, "volumes", "0") })
+	was := stateNow(t)
+	// The cluster notices some seconds later.
+	ctx := waiting(t)
+	for {
+		v, err := h.CreateVolume(ctx, "", disk.GiB)
+		if err != nil {
+			refused(t, err, disk.ErrNoSpace, "", "")
+			break
+		}
+		must(t, h.RemoveVolume(ctx, v.ID))
+	}
+	_, err := h.FlattenVolume(ctx, clone.ID)
+	refused(t, err, disk.ErrNoSpace, "", "")
+	_, err = h.CloneVolume(ctx, CloneOptions{Volume: src.ID, Flatten: true})
+	refused(t, err, disk.ErrNoSpace, "", "")
+	_, err = h.CloneVolume(ctx, CloneOptions{Image: "guest"})
+	refused(t, err, disk.ErrNoSpace, "", "")
+	if _, err = h.RollbackVolume(ctx, src.ID+"@empty"); err != nil && !errors.Is(err, disk.ErrNoSpace) {
+		t.Errorf("roll back: %v", err)
+	}
+	was.unchanged(t)
+	must(t, h.RemoveVolume(ctx, clone.ID)) // removing is how it gets space
+}
+
+// quota limits a pool; "0" is no limit.
+func quota(t testing.TB, pool, bytes string) {
+	t.Helper()
+	out, err := exec.Command("ceph", "-c", testLab.Conf, "--id", "admin", "--log-file=", "--admin-socket=",
+		"osd", "pool", "set-quota", pool, "max_bytes", bytes).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 }

@@ -219,7 +219,36 @@ func TestBadInput(t *testing.T) {
 		{"volume create", 22, "--size"},
 		{"volume create x --size 512M", 22, "GiB"},
 		{"volume create x --name y --size 1G", 22, "twice"},
+		{"volume create x --size 1G --count 0", 22, "count"},
+		{"volume create x --image nothing", 2, "nothing"},
+		{"volume create x --image a --volume b", 22, "one of"},
+		{"volume clone", 22, "VOLUME[@SNAP] is missing"},
+		{"volume clone nothing", 2, "volume-nothing"},
+		{"volume clone nothing@x", 2, "volume-nothing"},
+		{"volume clone a b c", 22, `unexpected argument "b"`},
+		{"volume create x --volume nothing --max-clone-depth -1", 22, "below 0"},
+		{"volume info nothing", 2, "volume-nothing"},
+		{"volume info a:b", 22, "':'"},
 		{"volume rm nothing", 2, "volume-nothing"},
+		{"volume rm nothing --trash", 2, "volume-nothing"},
+		{"volume rm nothing --trash --expires soon", 22, "soon"},
+		{"volume rm nothing --expires 1d", 22, "--trash"},
+		{"volume restore nothing", 2, "not in the trash"},
+		{"volume purge nothing", 2, "not in the trash"},
+		{"volume purge --force", 22, "one volume"},
+		{"volume resize nothing 10", 22, "unit"},
+		{"volume resize nothing +1G", 2, "volume-nothing"},
+		{"volume flatten nothing", 2, "volume-nothing"},
+		{"volume snapshot create", 22, "VOLUME is missing"},
+		{"volume snapshot create nothing", 2, "volume-nothing"},
+		{"volume snapshot create nothing a:b", 22, "':'"},
+		{"volume snapshot ls nothing", 2, "volume-nothing"},
+		{"volume snapshot rm nothing", 2, "nothing"},
+		{"volume snapshot rollback nothing x", 2, "volume-nothing"},
+		{"volume qos nothing vdb", 2, "nothing"},
+		{"attach a b --total-bytes-sec 5", 22, "unit"},
+		{"attach a b --total-bytes-sec 5M --read-bytes-sec 5M", 22, "excludes"},
+		{"attach a b --read-iops-sec 5M", 22, "not a number"},
 		{"disk info nothing", 2, "nothing_disk"},
 		{"disk rm nothing", 2, "nothing_disk"},
 		{"info nothing", 2, "nothing"},
@@ -279,6 +308,54 @@ func TestPrecedence(t *testing.T) {
 	works(t, "image", "ls", "--config", file)
 	if _, stderr, code := vmdiskIs(t, "image", "ls", "--config", file, "--id", "nobody2"); code != exitBadInput || !strings.Contains(stderr, "client.nobody2") {
 		t.Errorf("from the flag: exit code %d: %s", code, stderr)
+	}
+}
+
+// A volume's life as a script sees it.
+func TestVolumeStory(t *testing.T) {
+	atEnd(t, "volume", "rm", "story-1")
+	atEnd(t, "volume", "rm", "story-2")
+	atEnd(t, "volume", "rm", "story-copy")
+	var many []struct{ ID, Image string }
+	decode(t, works(t, "volume", "create", "story", "--size", "1G", "--count", "2", "-o", "json"), &many)
+	if len(many) != 2 || many[1].ID != "story-2" || many[1].Image != "volume-story-2" {
+		t.Errorf("made %+v", many)
+	}
+	var s struct {
+		ID, Name, Kind string
+		Protected      bool
+	}
+	decode(t, works(t, "volume", "snapshot", "create", "story-1", "monday", "-o", "json"), &s)
+	if s.ID != "monday" || s.Name != "snapshot-monday" || s.Kind != "snapshot" || !s.Protected {
+		t.Errorf("snapshot is %+v", s)
+	}
+	works(t, "volume", "clone", "story-1@monday", "story-copy", "--size", "2G")
+	var v struct {
+		ID, Parent string
+		Size       int64
+		Snapshots  []struct{ Clones []string }
+		Features   []string
+	}
+	decode(t, works(t, "volume", "info", "story-copy", "-o", "json"), &v)
+	if v.Size != 2<<30 || v.Parent != "volumes/volume-story-1@snapshot-monday" || len(v.Features) == 0 {
+		t.Errorf("clone is %+v", v)
+	}
+	if _, stderr, code := vmdiskIs(t, "volume", "rm", "story-1"); code != exitDependent || !strings.Contains(stderr, "vmdisk volume flatten story-copy") {
+		t.Errorf("rm with clones: exit code %d: %s", code, stderr)
+	}
+	works(t, "volume", "flatten", "story-copy")
+	works(t, "volume", "snapshot", "rollback", "story-1", "monday")
+	works(t, "volume", "snapshot", "rm", "story-1@monday")
+	works(t, "volume", "resize", "story-1", "+1G")
+	works(t, "volume", "rm", "story-1", "--trash")
+	var trash []struct{ ID string }
+	decode(t, works(t, "volume", "ls", "--trash", "-o", "json"), &trash)
+	if len(trash) != 1 || trash[0].ID != "story-1" {
+		t.Errorf("the trash is %+v", trash)
+	}
+	works(t, "volume", "restore", "story-1")
+	for _, v := range []string{"story-1", "story-2", "story-copy"} {
+		works(t, "volume", "rm", v)
 	}
 }
 
