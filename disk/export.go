@@ -180,13 +180,13 @@ func (e *exporter) report(done int64) {
 }
 
 // dataSpans are the parts of an image, those of its parents included, that may hold
-// anything but zeros: sorted, apart, and beginning at multiples of zeroGrain.
+// anything but zeros: sorted, apart, and beginning at multiples of zeroGrain. They are
+// asked for to the byte and not by whole objects, which would be read with their holes.
 func dataSpans(img *rbd.Image, n Name, size int64) ([]span, error) {
 	var found []span
 	err := img.DiffIterate(rbd.DiffIterateConfig{
 		Length:        uint64(size),
 		IncludeParent: rbd.IncludeParent,
-		WholeObject:   rbd.EnableWholeObject,
 		Callback: func(off, length uint64, exists int, _ interface{}) int {
 			if exists != 0 {
 				begin := int64(off) / zeroGrain * zeroGrain
