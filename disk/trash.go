@@ -104,7 +104,7 @@ func (c *Cluster) PurgeTrash(ctx context.Context, t Trashed, force bool) error {
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
 		err := wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
 		var e *Error
-		if errors.As(err, &e) && e.Kind == ErrPermission && !force && time.Now().Before(t.Expires) {
+		if errors.As(err, &e) && is(e, ErrPermission) && !force && time.Now().Before(t.Expires) {
 			e.Reason = "is kept until " + t.Expires.Format(time.RFC3339)
 		}
 		return err

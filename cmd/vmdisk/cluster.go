@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
@@ -68,7 +69,10 @@ func runClusterInit(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	var rows []string
 	for _, i := range items {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", i.State, i.Kind, i.Name, i.Detail))
+		if i.State == vmdisk.Found { // a person need not read how it is
+			i.Detail = ""
+		}
+		rows = append(rows, strings.TrimRight(fmt.Sprintf("%s\t%s\t%s\t%s", i.State, i.Kind, i.Name, i.Detail), "\t"))
 	}
 	if printing := c.ui.table(items, "", "STATE\tKIND\tNAME\tDETAIL", rows); printing != nil {
 		return printing
