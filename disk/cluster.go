@@ -345,7 +345,7 @@ func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
 	if err != nil {
 		e := translate("open", "pool "+pool, err)
 		if is(e, ErrNotFound) {
-			e.Reason = "no such pool"
+			e.Reason = noPool(pool).Reason
 		}
 		return nil, e
 	}

@@ -28,9 +28,12 @@ type Pool struct {
 }
 
 // noPool is the error for a pool that does not exist.
-func noPool(name string) error {
-	return &Error{Op: "open", Object: "pool " + name, Kind: ErrNotFound,
-		Reason: "no such pool; vmdisk cluster init --id admin makes those that are missing"}
+func noPool(name string) *Error {
+	e := &Error{Op: "open", Object: "pool " + name, Kind: ErrNotFound, Reason: "no such pool"}
+	if slices.Contains(Pools(), name) {
+		e.Reason += "; to make it:  vmdisk cluster init --id admin --cluster-only"
+	}
+	return e
 }
 
 // Pool describes a pool. One that does not exist is [ErrNotFound].
