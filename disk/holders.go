@@ -74,9 +74,9 @@ func clones(img *rbd.Image, n Name) ([]string, error) {
 
 // snapshots lists the names of an image's snapshots.
 func snapshots(img *rbd.Image, n Name) ([]string, error) {
-	list, err := img.GetSnapshotNames()
+	list, err := userSnapshots(img, n)
 	if err != nil {
-		return nil, wrap("list snapshots of", n.String(), err)
+		return nil, err
 	}
 	var all []string
 	for _, s := range list {

@@ -54,9 +54,16 @@ func (c *Cluster) Removable(ctx context.Context, n Name) error {
 	return ignore(ignore(c.removable(ctx, n), ErrInUse), ErrNotFound)
 }
 
-// remove deletes an image that has no snapshots.
+// remove deletes an image that has no snapshots that anybody could name.
 func (c *Cluster) remove(ctx context.Context, n Name) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		err := wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
+		if !is(err, ErrHasSnapshots) {
+			return err
+		}
+		if err := c.edit(ctx, n, func(img *rbd.Image) error { return dropLeft(img, n) }); err != nil {
+			return err
+		}
 		return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 	})
 }

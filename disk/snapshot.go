@@ -28,9 +28,9 @@ func (c *Cluster) Snapshots(ctx context.Context, n Name) ([]Snapshot, error) {
 	n.Snap = ""
 	all := []Snapshot{}
 	err := c.view(ctx, n, func(img *rbd.Image) error {
-		list, err := img.GetSnapshotNames()
+		list, err := userSnapshots(img, n)
 		if err != nil {
-			return wrap("list snapshots of", n.String(), err)
+			return err
 		}
 		slices.SortFunc(list, func(a, b rbd.SnapInfo) int { return int(int64(a.Id) - int64(b.Id)) })
 		for _, info := range list {

@@ -128,6 +128,6 @@ func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed) error {
 		for _, s := range names {
 			err = errors.Join(err, dropSnapshot(img, n, s))
 		}
-		return err
+		return errors.Join(err, dropLeft(img, n))
 	})
 }
