@@ -21,11 +21,12 @@ type boot struct {
 	root   disk.Name
 	ours   bool // the root disk is this run's: it was not there before
 	grown  string
+	more   []*ownDisk
 	secret secret.Secret
 }
 
-// Boot clones an image, grows the clone, defines a machine on it and starts it.
-// On failure nothing is left. A name or UUID that is taken is
+// Boot clones an image, grows the clone, makes the machine's other disks, defines
+// it on them and starts it. On failure nothing is left. A name or UUID that is taken is
 // [domain.ErrExists]; an image without its protected snapshot
 // [disk.ErrNotFound] or [disk.ErrNotProtected]; one that holds a qcow2 or another
 // such file [disk.ErrNotRaw]; a size below the image's [disk.ErrInvalid].
@@ -54,6 +55,9 @@ func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error)
 
 func (b *boot) steps() []step {
 	steps := append([]step{b.h.secretStep(&b.h.secrets, b.session, &b.secret)}, b.diskSteps()...)
+	for _, d := range b.more {
+		steps = append(steps, d.steps(b.cluster)...)
+	}
 	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, undo: b.undefine})
 	if !b.o.NoStart {
 		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, undo: b.stop})
@@ -117,11 +121,15 @@ func (b *boot) define(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var more []domain.Disk
+	for _, d := range b.more {
+		more = append(more, d.device(root))
+	}
 	var xml string
 	if b.o.DomainXML != "" {
-		xml, err = domain.Supply(b.o.DomainXML, b.name, b.o.UUID, root)
+		xml, err = domain.Supply(b.o.DomainXML, b.name, b.o.UUID, root, more...)
 	} else {
-		xml, err = b.render(root)
+		xml, err = b.render(append([]domain.Disk{root}, more...))
 	}
 	if err != nil {
 		return err
@@ -129,11 +137,15 @@ func (b *boot) define(ctx context.Context) error {
 	return domain.Define(ctx, b.conn, b.name, b.o.UUID, xml)
 }
 
-func (b *boot) render(root domain.Disk) (xml string, err error) {
-	root.Target = "vda"
+func (b *boot) render(disks []domain.Disk) (xml string, err error) {
+	var taken []string
+	for i := range disks {
+		disks[i].Target = domain.FreeTarget(taken)
+		taken = append(taken, disks[i].Target)
+	}
 	m := domain.Machine{
 		Name: b.name, UUID: b.o.UUID, Type: b.h.cfg.VirtType,
-		Memory: b.o.Memory, VCPUs: b.o.VCPUs, Networks: b.o.Networks, Disks: []domain.Disk{root},
+		Memory: b.o.Memory, VCPUs: b.o.VCPUs, Networks: b.o.Networks, Disks: disks,
 	}
 	if m.Type == "" {
 		if m.Type, err = domain.VirtType(b.conn); err != nil {

@@ -26,7 +26,7 @@ func TestBoot(t *testing.T) {
 	vm := bootOf(t, h, BootOptions{Image: "guest", Size: 256 << 20, Memory: guestMemory})
 	want := VM{
 		Name: vm.Name, UUID: vm.UUID, State: "running", Host: "compute1",
-		Disks: []VMDisk{{Target: "vda", Pool: "vms", Image: vm.UUID + "_disk", Size: 256 << 20, Cache: "writeback"}},
+		Disks: []VMDisk{{Target: "vda", Pool: "vms", Image: vm.UUID + "_disk", Size: 256 << 20, Cache: "writeback", Role: "root"}},
 	}
 	if diff := cmp.Diff(want, vm); diff != "" {
 		t.Error(diff)

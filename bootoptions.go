@@ -23,9 +23,17 @@ type BootOptions struct {
 	UUID   string // "" is a new one, or that of DomainXML
 	// Networks are libvirt networks, one interface each.
 	Networks []string
-	// DomainXML is the caller's own domain, of which vmdisk supplies the root
-	// disk only, see [domain.Supply]; "" is a machine of vmdisk's making. Memory,
-	// VCPUs and Networks are not used with it.
+	// Ephemeral are the sizes in bytes of further disks, empty ones that live and
+	// die with the machine; each a whole number of MiB.
+	Ephemeral []int64
+	// Swap is the size in bytes of a disk that is swap space, a whole number of
+	// MiB; 0 is none.
+	Swap int64
+	// ConfigDrive is what cloud-init finds at the first boot; nil is none.
+	ConfigDrive *disk.ConfigDrive
+	// DomainXML is the caller's own domain, of which vmdisk supplies the disks
+	// only, see [domain.Supply]; "" is a machine of vmdisk's making. Memory, VCPUs
+	// and Networks are not used with it.
 	DomainXML string
 	// Format "raw" clones an image whose first bytes are those of another format;
 	// "" refuses it with [disk.ErrNotRaw].
@@ -34,7 +42,7 @@ type BootOptions struct {
 	NoStart bool
 }
 
-// prepare checks what can be checked without asking anybody.
+// prepare checks the options and fills in what they leave open.
 func (b *boot) prepare() (err error) {
 	if err := disk.CheckName("VM", b.name); err != nil {
 		return err
@@ -74,5 +82,6 @@ func (b *boot) prepare() (err error) {
 	if b.o.Size < 0 || b.o.Memory < 1<<20 {
 		return badInput("size %d and memory %d must be positive, memory at least 1 MiB", b.o.Size, b.o.Memory)
 	}
-	return nil
+	b.more, err = ownDisks(b.h.cfg.VMPool, b.name, b.o)
+	return err
 }

@@ -57,8 +57,8 @@ func (d *detach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if d.volume, err = volumeOf(info, volume); err != nil {
 		return err
 	}
-	if d.volume.Image == disk.RootDiskName(info.UUID) {
-		return badInput("%s is the root disk of %s", d.volume, info.Name)
+	if disk.Owned(info.UUID, d.volume.Image) {
+		return badInput("%s is a disk of %s itself (%s), not a volume", d.volume, info.Name, disk.Role(info.UUID, d.volume.Image))
 	}
 	var live, kept bool
 	d.target, live, kept, err = domain.Plugged(ctx, d.conn, info.UUID, d.volume.Pool, d.volume.Image)

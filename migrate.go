@@ -231,7 +231,7 @@ func (m *move) copy(ctx context.Context) error {
 func (m *move) record(ctx context.Context) error {
 	var errs []error
 	for _, has := range m.vm.Disks {
-		if has.Pool == "" || has.Image == disk.RootDiskName(m.vm.UUID) {
+		if has.Pool == "" || disk.Owned(m.vm.UUID, has.Image) {
 			continue
 		}
 		n := disk.Name{Pool: has.Pool, Image: has.Image}

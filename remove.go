@@ -5,7 +5,6 @@ package vmdisk
 import (
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -91,7 +90,7 @@ func (r *removal) findVolumes(ctx context.Context) error {
 	}
 	for _, d := range all {
 		n := disk.Name{Pool: d.Pool, Image: d.Image}
-		if d.Pool == "" || strings.HasPrefix(d.Image, r.UUID+"_") {
+		if d.Pool == "" || disk.Owned(r.UUID, d.Image) {
 			continue
 		}
 		r.volumes = append(r.volumes, n)

@@ -27,6 +27,9 @@ type VMDisk struct {
 	Image  string `json:"image"`
 	Size   int64  `json:"size"` // bytes
 	Cache  string `json:"cache"`
+	// Role is what the disk is to the machine: "root", "swap", "ephemeral",
+	// "config", "rescue" or "volume"; "" for one that is not in Ceph.
+	Role string `json:"role"`
 
 	QoS *domain.QoS `json:"qos,omitempty"` // nil is no limits
 }
@@ -109,10 +112,14 @@ func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []doma
 	for _, info := range infos {
 		vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
 		for _, d := range info.Disks {
-			vm.Disks = append(vm.Disks, VMDisk{
+			own := VMDisk{
 				Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, QoS: limits(d.QoS),
 				Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
-			})
+			}
+			if d.Pool != "" {
+				own.Role = disk.Role(info.UUID, d.Image)
+			}
+			vm.Disks = append(vm.Disks, own)
 		}
 		vms = append(vms, vm)
 	}

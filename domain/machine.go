@@ -36,6 +36,7 @@ type Disk struct {
 	Serial     string         // a volume's ID; "" on a root disk
 	Snapshot   string         // opens this snapshot, read-only; "" is the image
 	QoS        QoS            // limits; the zero value is none
+	ReadOnly   bool           // the guest may not write
 }
 
 // ConsoleLog is where a machine's serial console is kept on its host, besides
@@ -131,6 +132,8 @@ func (d Disk) device() libvirtxml.DomainDisk {
 	}
 	if d.Snapshot != "" {
 		device.Source.Network.Snapshot = &libvirtxml.DomainDiskSourceNetworkSnapshot{Name: d.Snapshot}
+	}
+	if d.ReadOnly || d.Snapshot != "" {
 		device.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
 	}
 	if aliasable.MatchString(d.Serial) {

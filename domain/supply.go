@@ -1,5 +1,5 @@
 // Supplying the disks of a domain that somebody else described: the caller keeps
-// its own idea of a machine, vmdisk puts the root disk in.
+// its own idea of a machine, vmdisk puts its disks in.
 
 package domain
 
@@ -15,11 +15,12 @@ import (
 // without a source where that is "") is a placeholder: it gets the source, the
 // driver and the key's user, and keeps what else the caller said of it, its bus,
 // address, boot order or limits. Where there is no placeholder the disk is added
-// before the others, at the first free vdX. Everything else stays as it is; XML of
-// which something would be lost is [ErrInvalid], and so is a
-// name or UUID in the XML that differs is [ErrInvalid], so that nothing is done
-// to a machine that was not meant.
-func Supply(text, name, uuid string, root Disk) (string, error) {
+// before the others, at the first free vdX. More disks take the placeholders that
+// are left, in their order, and are then added behind the others. Everything else
+// stays as it is; XML of which something would be lost is [ErrInvalid], and so is a
+// name or UUID in the XML that differs, so that nothing is done to a machine that
+// was not meant.
+func Supply(text, name, uuid string, root Disk, more ...Disk) (string, error) {
 	d, err := parse(text)
 	if err != nil {
 		return "", err
@@ -37,21 +38,26 @@ func Supply(text, name, uuid string, root Disk) (string, error) {
 	if d.Devices == nil {
 		d.Devices = &libvirtxml.DomainDeviceList{}
 	}
-	if err := place(d, root); err != nil {
-		return "", err
+	for i, disk := range append([]Disk{root}, more...) {
+		if err := place(d, disk, i == 0); err != nil {
+			return "", err
+		}
 	}
 	return d.Marshal()
 }
 
-// place fills the placeholder or adds the disk.
-func place(d *libvirtxml.Domain, root Disk) error {
+// place fills a placeholder or adds the disk.
+func place(d *libvirtxml.Domain, disk Disk, first bool) error {
 	for i := range d.Devices.Disks {
 		has := &d.Devices.Disks[i]
-		if !placeholder(has) || root.Target != "" && has.Target.Dev != root.Target {
+		if !placeholder(has) || disk.Target != "" && has.Target.Dev != disk.Target {
 			continue
 		}
-		ours := root.device()
+		ours := disk.device()
 		has.Device, has.Auth, has.Source = ours.Device, ours.Auth, ours.Source
+		if ours.ReadOnly != nil {
+			has.ReadOnly = ours.ReadOnly
+		}
 		if has.Driver == nil {
 			has.Driver = ours.Driver
 		}
@@ -64,14 +70,18 @@ func place(d *libvirtxml.Domain, root Disk) error {
 		return nil
 	}
 	taken := targets(d)
-	if root.Target == "" {
-		root.Target = FreeTarget(taken)
+	if disk.Target == "" {
+		disk.Target = FreeTarget(taken)
 	}
-	if slices.Contains(taken, root.Target) {
+	if slices.Contains(taken, disk.Target) {
 		return &Error{Object: "domain XML", Kind: ErrTargetInUse,
-			Reason: fmt.Sprintf("it has a disk of its own at %s", root.Target)}
+			Reason: fmt.Sprintf("it has a disk of its own at %s", disk.Target)}
 	}
-	d.Devices.Disks = append([]libvirtxml.DomainDisk{root.device()}, d.Devices.Disks...)
+	if first {
+		d.Devices.Disks = append([]libvirtxml.DomainDisk{disk.device()}, d.Devices.Disks...)
+	} else {
+		d.Devices.Disks = append(d.Devices.Disks, disk.device())
+	}
 	return nil
 }
 

@@ -23,11 +23,21 @@ func bootCommand() *cli.Command {
 			&cli.UintFlag{Name: "vcpus", Usage: "`NUMBER` of virtual CPUs", Value: vmdisk.DefaultVCPUs},
 			&cli.StringFlag{Name: "uuid", Usage: "`UUID` of the machine", DefaultText: "new"},
 			&cli.IntFlag{Name: "count", Usage: "boot `N` machines, VM-1 to VM-N", Value: 1},
-			&cli.StringFlag{Name: "domain-xml", Usage: "supply the root disk of the domain in `FILE` (- is standard input)"},
+			&cli.StringSliceFlag{Name: "ephemeral", Usage: "a further empty disk of `SIZE` that goes with the machine; may be repeated"},
+			&cli.StringFlag{Name: "swap", Usage: "a swap disk of `SIZE`", DefaultText: "none"},
+			&cli.StringFlag{Name: "user-data", Usage: "make a config drive with `FILE` as cloud-init's user data"},
+			&cli.StringFlag{Name: "meta-data", Usage: "and `FILE` as its meta data", DefaultText: "UUID and name of the machine"},
+			&cli.StringFlag{Name: "network-config", Usage: "and `FILE` as its network configuration"},
+			&cli.StringFlag{Name: "domain-xml", Usage: "supply the disks of the domain in `FILE` (- is standard input)"},
 			&cli.StringSliceFlag{Name: "network", Usage: "an interface in libvirt's network `NET`; may be repeated"},
 			rawFlag(),
 			&cli.BoolFlag{Name: "no-start", Usage: "define the machine and leave it off"},
 		},
+		Description: `The disks are vda (root), then the ephemeral ones, swap, and the config drive,
+which is read-only and found by its label, cidata. They are in Ceph, migrate with
+the machine and are removed with it.
+
+  vmdisk boot web1 --image debian-12 --size 10G --swap 1G --user-data web.yaml`,
 		Action: onHost(runBoot),
 	}
 }
@@ -81,6 +91,9 @@ func bootOptions(c *command) (o vmdisk.BootOptions, err error) {
 		return o, err
 	}
 	if o.Memory, err = parseSize(c.String("memory")); err != nil {
+		return o, err
+	}
+	if err := diskOptions(c, &o); err != nil {
 		return o, err
 	}
 	o.DomainXML, err = readXML(c)

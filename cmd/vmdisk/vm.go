@@ -68,7 +68,7 @@ func describeVM(vm vmdisk.VM) string {
 	for _, d := range vm.Disks {
 		what := "not in Ceph"
 		if d.Pool != "" {
-			what = fmt.Sprintf("%s/%s, %s, cache %s", d.Pool, d.Image, disk.FormatSize(d.Size), d.Cache)
+			what = fmt.Sprintf("%s/%s, %s, cache %s, %s", d.Pool, d.Image, disk.FormatSize(d.Size), d.Cache, d.Role)
 		}
 		if d.QoS != nil {
 			what += "; " + d.QoS.String()
