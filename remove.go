@@ -20,8 +20,8 @@ type Removal struct {
 
 // Remove cuts a machine's power, removes its images (those named UUID_…),
 // gives its volumes back, and undefines it. Volumes stay. It checks first that
-// nothing is in the way (a snapshot or a clone of a disk), and has then changed
-// nothing. Interrupted, it is finished by running it again; the machine is
+// nothing is in the way (a snapshot or a clone of a disk; not the way back of a
+// resize, which goes too), and has then changed nothing. Interrupted, it is finished by running it again; the machine is
 // forgotten last, so that its name leads to the rest until the end.
 //
 // A machine that this host does not know is [domain.ErrNotFound], also if it has
@@ -38,7 +38,7 @@ func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 	steps := []step{{name: "stop", detail: says(r.VM), do: r.stop}}
 	for _, n := range r.images {
 		steps = append(steps, step{name: "remove", detail: n.String,
-			do: func(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, n) }})
+			do: func(ctx context.Context) error { return r.cluster.RemoveMachineDisk(ctx, n) }})
 	}
 	for _, n := range r.volumes {
 		steps = append(steps, step{name: "release", detail: n.String,
@@ -73,7 +73,7 @@ func (r *removal) prepare(ctx context.Context, vm string) (err error) {
 		return err
 	}
 	for _, n := range r.images {
-		if err := r.cluster.Removable(ctx, n); err != nil {
+		if err := r.cluster.MachineDiskRemovable(ctx, n); err != nil {
 			return err
 		}
 		r.Images = append(r.Images, n.String())

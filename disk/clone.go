@@ -47,6 +47,18 @@ func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check fu
 	})
 }
 
+// Cloneable is [ErrNotFound] if there is no such snapshot, and says whether it is
+// the image that is missing.
+func (c *Cluster) Cloneable(ctx context.Context, src Name) error {
+	return c.pool(ctx, src.Pool, func(io *rados.IOContext) error {
+		img, err := openSnapshot(io, src)
+		if err == nil {
+			err = wrap("close", src.String(), img.Close())
+		}
+		return err
+	})
+}
+
 // openSnapshot opens a snapshot read-only and says whether it is the image or
 // its snapshot that is missing.
 func openSnapshot(io *rados.IOContext, src Name) (*rbd.Image, error) {

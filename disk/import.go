@@ -5,14 +5,16 @@ package disk
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
 
-// Import is an image in the making. Follow [Cluster.BeginImport] by Copy,
-// Snapshot, Protect and Name, in this order, and by Close; or by Abandon, which
-// removes it all. It is for one goroutine.
+// Import is an image in the making. Follow [Cluster.BeginImport] by Copy, or
+// [Cluster.BeginClone] by Flatten, then by Snapshot, Protect and Name, in this
+// order, and by Close; or by Abandon, which removes it all. It is for one goroutine.
 //
 // It keeps the image open, which is how another import of the same ID sees that
 // this one lives: a watch, which dies with the process.
@@ -31,6 +33,30 @@ type Import struct {
 //
 // Similar to: rbd create.
 func (c *Cluster) BeginImport(ctx context.Context, n Name, size int64) (*Import, error) {
+	return c.beginImage(ctx, n, func(part Name) error {
+		return c.pool(ctx, part.Pool, func(io *rados.IOContext) error { return createImage(io, part, size, imageOrder) })
+	})
+}
+
+// BeginClone makes a clone of the snapshot src for n, with the objects of an image
+// whatever those of src are. Else it is as [Cluster.BeginImport].
+//
+// Similar to: rbd clone.
+func (c *Cluster) BeginClone(ctx context.Context, src, n Name) (*Import, error) {
+	return c.beginImage(ctx, n, func(part Name) error {
+		err := c.pool(ctx, part.Pool, func(to *rados.IOContext) error {
+			return c.view(ctx, src, func(img *rbd.Image) error { return cloneFrom(img, src, to, part, imageOrder) })
+		})
+		var e *Error
+		if errors.As(err, &e) && is(e, ErrPermission) {
+			e.Reason = fmt.Sprintf("client.%s may not write there; it needs: osd 'profile rbd pool=%s'", c.user, part.Pool)
+		}
+		return err
+	})
+}
+
+// beginImage has an image made under the name for what is not whole.
+func (c *Cluster) beginImage(ctx context.Context, n Name, create func(part Name) error) (*Import, error) {
 	n.Snap = ""
 	i := &Import{c: c, name: n, part: Name{Pool: n.Pool, Image: n.Image + importSuffix}}
 	if err := c.Absent(ctx, n); err != nil {
@@ -43,8 +69,7 @@ func (c *Cluster) BeginImport(ctx context.Context, n Name, size int64) (*Import,
 	if err := c.Absent(ctx, n); err != nil { // it may have been waited for
 		return nil, err
 	}
-	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error { return createImage(io, i.part, size, imageOrder) })
-	if err != nil {
+	if err := create(i.part); err != nil {
 		return nil, err
 	}
 	if i.io, err = c.openPool(n.Pool); err != nil {
@@ -64,6 +89,14 @@ func (c *Cluster) BeginImport(ctx context.Context, n Name, size int64) (*Import,
 // Similar to: rbd import.
 func (i *Import) Copy(ctx context.Context, src *Source, progress func(done, total int64)) error {
 	return wrap("import", i.name.String(), copySource(ctx, i.io, i.part.Image, src, progress))
+}
+
+// Flatten copies into the image what it shares with the snapshot that it was
+// cloned from, and parts them; see [Cluster.Flatten].
+//
+// Similar to: rbd flatten.
+func (i *Import) Flatten(ctx context.Context, progress func(done, total int64)) error {
+	return i.c.Flatten(ctx, i.part, progress)
 }
 
 // Snapshot takes the snapshot "snap".
