@@ -22,33 +22,49 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	cluster, conn := with.cluster, with.conn
 	if !info.Running {
 		var s secret.Secret
-		refresh := func(ctx context.Context) error {
-			monitors, err := cluster.Monitors(ctx)
-			if err != nil {
-				return err
-			}
-			return domain.Redefine(ctx, conn, info.UUID, func(xml string) (string, bool, error) {
-				return domain.Rewrite(xml, monitors, cluster.Conf(), s.UUID)
-			})
-		}
-		err := h.run(ctx, op, info.Name,
-			h.secretStep(&h.secrets, with, &s),
-			step{name: "refresh", detail: says("monitors of " + info.Name), do: refresh},
-			step{
-				name: "start", detail: says(info.Name),
-				do:   func(ctx context.Context) error { return domain.Start(ctx, conn, info.Name) },
-				undo: func(ctx context.Context) error { return domain.Destroy(ctx, conn, info.UUID) },
-			})
+		steps := append([]step{h.secretStep(&h.secrets, with, &s)}, h.startSteps(with, info, &s)...)
+		err := h.run(ctx, op, info.Name, steps...)
 		if err != nil {
 			return VM{}, err
 		}
 		h.keepSecret()
 	}
-	return h.outcome(ctx, conn, info.UUID)
+	return h.outcome(ctx, with.conn, info.UUID)
 }
+
+// startSteps bring the disks' monitors and secret up to date and start a machine.
+func (h *Host) startSteps(with session, info domain.Info, s *secret.Secret) []step {
+	return []step{
+		{name: "refresh", detail: says("monitors of " + info.Name), do: func(ctx context.Context) error {
+			return h.redefine(ctx, with, info, s, keep)
+		}},
+		{name: "start", detail: says(info.Name),
+			do:   func(ctx context.Context) error { return domain.Start(ctx, with.conn, info.UUID) },
+			undo: func(ctx context.Context) error { return domain.Destroy(ctx, with.conn, info.UUID) }},
+	}
+}
+
+// redefine passes a machine's definition through change, with the monitors of now
+// and the secret in its disks.
+func (h *Host) redefine(ctx context.Context, with session, info domain.Info, s *secret.Secret, change func(string) (string, error)) error {
+	monitors, err := with.cluster.Monitors(ctx)
+	if err != nil {
+		return err
+	}
+	return domain.Redefine(ctx, with.conn, info.UUID, func(old string) (string, bool, error) {
+		xml, err := change(old)
+		if err != nil {
+			return "", false, err
+		}
+		xml, _, err = domain.Rewrite(xml, monitors, with.cluster.Conf(), s.UUID)
+		return xml, xml != old, err
+	})
+}
+
+// keep changes nothing.
+func keep(xml string) (string, error) { return xml, nil }
 
 // Stop asks the guest to power off and waits until it has; with force its power
 // is cut instead. One that is off is fine. A guest that does not power off within

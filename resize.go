@@ -17,43 +17,61 @@ import (
 // Similar to: virsh blockresize, or rbd resize if the machine is off.
 func (h *Host) Resize(ctx context.Context, vm string, size int64, by bool) (VM, error) {
 	const op = "resize"
-	var with session
-	defer with.end()
-	info, err := with.find(ctx, h, vm)
-	if err != nil {
+	g := &growth{h: h, size: size, by: by}
+	defer g.end()
+	if err := g.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	cluster, conn := with.cluster, with.conn
-	root, target, err := rootOf(info)
-	if err != nil {
-		return VM{}, failed(op, vm, err)
-	}
-	has, err := cluster.Size(ctx, root)
-	if err != nil {
-		return VM{}, failed(op, vm, err)
-	}
-	if by {
-		size += has
-	}
-	if size < has {
-		return VM{}, failed(op, vm, &disk.Error{Object: root.String(), Kind: disk.ErrInvalid,
-			Reason: fmt.Sprintf("it is %s, shrinking it to %s would cut data off", disk.FormatSize(has), disk.FormatSize(size))})
-	}
-	err = h.run(ctx, op, info.Name, step{
-		name:   "grow",
-		detail: says(disk.FormatSize(has) + " → " + disk.FormatSize(size)),
-		do: func(ctx context.Context) error {
-			if info.Running {
-				return domain.Resize(ctx, conn, info.UUID, target, size)
-			}
-			_, err := cluster.Grow(ctx, root, size)
-			return err
-		},
-	})
-	if err != nil {
+	if err := h.run(ctx, op, g.vm.Name, g.step()); err != nil {
 		return VM{}, err
 	}
-	return h.outcome(ctx, conn, info.UUID)
+	return h.outcome(ctx, g.conn, g.vm.UUID)
+}
+
+// growth is a root disk that is to grow.
+type growth struct {
+	session
+	h      *Host
+	size   int64
+	by     bool
+	vm     domain.Info
+	root   disk.Name
+	target string
+	has    int64
+}
+
+func (g *growth) prepare(ctx context.Context, vm string) (err error) {
+	if g.vm, err = g.find(ctx, g.h, vm); err != nil {
+		return err
+	}
+	if g.root, g.target, err = rootOf(g.vm); err != nil {
+		return err
+	}
+	if g.has, err = g.cluster.Size(ctx, g.root); err != nil {
+		return err
+	}
+	if g.by {
+		g.size += g.has
+	}
+	if g.size < g.has {
+		return &disk.Error{Object: g.root.String(), Kind: disk.ErrInvalid,
+			Reason: fmt.Sprintf("it is %s, shrinking it to %s would cut data off", disk.FormatSize(g.has), disk.FormatSize(g.size))}
+	}
+	return nil
+}
+
+func (g *growth) step() step {
+	return step{
+		name:   "grow",
+		detail: says(disk.FormatSize(g.has) + " → " + disk.FormatSize(g.size)),
+		do: func(ctx context.Context) error {
+			if g.vm.Running {
+				return domain.Resize(ctx, g.conn, g.vm.UUID, g.target, g.size)
+			}
+			_, err := g.cluster.Grow(ctx, g.root, g.size)
+			return err
+		},
+	}
 }
 
 // rootOf is the disk that carries the machine's UUID.

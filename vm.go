@@ -17,6 +17,9 @@ type VM struct {
 	State string   `json:"state"` // as virsh says it: "running", "shut off"
 	Host  string   `json:"host"`
 	Disks []VMDisk `json:"disks"`
+	// Resize is one that is pending, see [Host.ResizeRevertible]; only [Host.VM] and
+	// what resizes look for it.
+	Resize *PendingResize `json:"pending_resize,omitempty"`
 }
 
 // VMDisk is a disk of a machine. Pool and Image are "" for one that is not in
@@ -65,7 +68,11 @@ func (h *Host) VM(ctx context.Context, vm string) (VM, error) {
 		return VM{}, failed("inspect", vm, err)
 	}
 	defer giveBack()
-	return h.inspect(ctx, conn, vm)
+	v, err := h.inspect(ctx, conn, vm)
+	if err == nil {
+		err = failed("inspect", vm, h.addPending(ctx, &v))
+	}
+	return v, err
 }
 
 // outcome describes the machine that a workflow ended with. The workflow is over:

@@ -1,4 +1,4 @@
-// vmdisk ls, info, start, stop, rm, resize
+// vmdisk ls, info, start, stop, rm
 
 package main
 
@@ -75,6 +75,9 @@ func describeVM(vm vmdisk.VM) string {
 		}
 		fmt.Fprintf(&b, "\n%-6s %s", d.Target, what)
 	}
+	if vm.Resize != nil {
+		fmt.Fprintf(&b, "\nresize from %s is pending, since %s", disk.FormatSize(vm.Resize.From), vm.Resize.Since.Local().Format("2006-01-02 15:04"))
+	}
 	return b.String()
 }
 
@@ -123,28 +126,6 @@ func rmCommand() *cli.Command {
 				text += "; kept: " + strings.Join(r.Kept, ", ")
 			}
 			return c.ui.result(r, "%s", text)
-		}),
-	}
-}
-
-func resizeCommand() *cli.Command {
-	return &cli.Command{
-		Name: "resize", Usage: "grow a machine's root disk, also while it runs", ArgsUsage: "VM SIZE",
-		Description: "SIZE is the new size (20G) or how much to grow by (+10G).",
-		Action: onHost(func(ctx context.Context, c *command, h *vmdisk.Host) error {
-			args, err := c.arguments("VM", "SIZE")
-			if err != nil {
-				return err
-			}
-			size, by, err := parseGrowth(args[1])
-			if err != nil {
-				return err
-			}
-			vm, err := h.Resize(ctx, args[0], size, by)
-			if err != nil {
-				return err
-			}
-			return c.ui.result(vm, "%s: %s", vm.Name, diskSummary(vm))
 		}),
 	}
 }
