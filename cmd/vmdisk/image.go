@@ -25,6 +25,7 @@ func imageCommand() *cli.Command {
 				},
 				Action: onHost(runImageImport),
 			},
+			imageCreateCommand(),
 			{
 				Name: "ls", Aliases: []string{"list"}, Usage: "list images",
 				Flags:  []cli.Flag{&cli.BoolFlag{Name: "trash", Usage: "those in the trash"}},

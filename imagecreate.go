@@ -1,0 +1,123 @@
+// CreateImage: a machine's root disk as a new image, while the machine runs.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// CreateImageOptions say what a machine's disk becomes.
+type CreateImageOptions struct {
+	ID string // the image's name, [POOL/]ID; "" is a new UUID
+}
+
+// CreateImage makes an image of a machine's root disk as it is at one moment. A
+// running guest's filesystems are frozen for that moment if its agent answers, for
+// 10 s at most, and it goes on while the data is copied; Progress events tell how
+// far that is. The image is there, with its protected snapshot, when it is whole.
+// On failure, or if ctx ends, nothing is left.
+//
+// An ID that exists is [disk.ErrExists], one that is being made [disk.ErrInUse]. The
+// user needs the right to write to the pool of images, else it is
+// [disk.ErrPermission].
+//
+// Similar to: openstack server image create; rbd snap create, clone, flatten.
+// Source: nova, virt/libvirt/imagebackend.py, Rbd.direct_snapshot.
+func (h *Host) CreateImage(ctx context.Context, vm string, o CreateImageOptions) (disk.Image, error) {
+	const op = "image create"
+	if o.ID == "" {
+		o.ID = uuid.NewString()
+	}
+	name, err := disk.ParseImageID(o.ID)
+	if err != nil {
+		return disk.Image{}, failed(op, o.ID, err)
+	}
+	c := &capture{importing: importing{h: h, name: name}}
+	defer c.end()
+	if err := c.prepare(ctx, vm); err != nil {
+		return disk.Image{}, failed(op, vm, err)
+	}
+	if err := h.run(ctx, op, name.Image, c.steps()...); err != nil {
+		return disk.Image{}, err
+	}
+	if err := c.made.Close(); err != nil {
+		return disk.Image{}, failed(op, vm, err)
+	}
+	image, err := c.importing.cluster.Image(context.WithoutCancel(ctx), name)
+	return image, failed(op, vm, err)
+}
+
+// capture is the state that the steps share: that of an import, whose source is a
+// snapshot.
+type capture struct {
+	session
+	importing
+	still *still
+}
+
+func (c *capture) prepare(ctx context.Context, vm string) error {
+	if err := c.open(ctx, c.h); err != nil {
+		return err
+	}
+	c.importing.cluster = c.session.cluster
+	info, err := domain.Find(ctx, c.conn, vm)
+	if err != nil {
+		return err
+	}
+	root, _, err := rootOf(info)
+	if err != nil {
+		return err
+	}
+	root.Snap = disk.CaptureSnapshot(c.name.Image)
+	c.still = &still{session: c.session, vm: info, name: root}
+	return c.session.cluster.Absent(ctx, c.name)
+}
+
+func (c *capture) steps() []step {
+	from, snap := c.still.name, c.name
+	snap.Snap = disk.ImageSnapshot
+	return append(c.still.steps(),
+		step{name: "protect", detail: says(from.String()), do: func(ctx context.Context) error { return c.session.cluster.ProtectSnapshot(ctx, from) }},
+		step{name: "clone", detail: says(c.name.String()), do: c.clone, undo: c.abandon},
+		step{name: "flatten", detail: says(c.name.String()), do: c.flatten},
+		step{name: "drop", detail: says(from.String()), do: c.drop},
+		step{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Snapshot(ctx) }},
+		step{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Protect(ctx) }},
+		step{name: "name", detail: says(c.name.String()), do: c.rename, undo: c.removeNamed})
+}
+
+func (c *capture) clone(ctx context.Context) (err error) {
+	c.made, err = c.session.cluster.BeginClone(ctx, c.still.name, c.name)
+	return err
+}
+
+func (c *capture) flatten(ctx context.Context) error {
+	begin := time.Now()
+	size, err := c.session.cluster.Size(ctx, c.still.name)
+	if err != nil {
+		return err
+	}
+	return c.made.Flatten(ctx, func(done, total int64) {
+		e := Event{Kind: Progress, Op: "image create", Object: c.name.Image, Step: "flatten", Total: size, Elapsed: time.Since(begin)}
+		if total > 0 { // objects, which are of one size but the last
+			e.Bytes = int64(float64(size) * float64(done) / float64(total))
+		}
+		c.h.emit(e)
+	})
+}
+
+// drop removes the snapshot that the image came from, and those of tries before
+// this one that were killed. It is not needed any more.
+func (c *capture) drop(ctx context.Context) error {
+	err := c.session.cluster.DropCaptures(ctx, c.still.name, c.name.Image)
+	if errors.Is(err, disk.ErrNotFound) {
+		return nil
+	}
+	return err
+}
