@@ -108,9 +108,12 @@ func sourceless(s *libvirtxml.DomainDiskSource) bool {
 }
 
 // FreeTarget is the first of vda, vdb … vdz, vdaa … that is not taken.
-func FreeTarget(taken []string) string {
+func FreeTarget(taken []string) string { return freeTarget("vd", taken) }
+
+// freeTarget is FreeTarget for another bus: sda, hda …
+func freeTarget(prefix string, taken []string) string {
 	for i := 0; ; i++ {
-		if target := "vd" + letters(i); !slices.Contains(taken, target) {
+		if target := prefix + letters(i); !slices.Contains(taken, target) {
 			return target
 		}
 	}

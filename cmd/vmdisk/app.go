@@ -76,7 +76,8 @@ Exit codes: 0 done; 1 other; 2 not found; 16 busy or in use; 17 exists;
 func commands() []*cli.Command {
 	all := []*cli.Command{
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
-		rmCommand(), resizeCommand(), attachCommand(), detachCommand(), migrateCommand(),
+		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
+		attachCommand(), detachCommand(), migrateCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), diskCommand(), secretCommand(), labCommand(),
 	}
 	for _, c := range all {

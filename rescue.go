@@ -1,0 +1,173 @@
+// Rescue: a machine booted from another image, with its own disk beside it.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// RescueOptions say how a machine is rescued.
+type RescueOptions struct {
+	Image   string // [POOL/]ID[@SNAP] to boot from
+	Force   bool   // cut the power instead of asking the guest first
+	NoStart bool   // leave the machine off
+}
+
+// Rescue boots a machine from a clone of another image, which takes the place of
+// its root disk; that is beside it at the next free target, and all its other disks
+// are where they were. The machine is stopped first if it runs: asked, and its power
+// cut if it does not obey within [Config.Timeout]. [Host.Unrescue] goes back, also
+// from another host and whatever was killed in between: the definition itself keeps
+// what was changed in it. On failure the machine is as it was.
+//
+// A machine that is in rescue is [domain.ErrExists].
+//
+// Similar to: openstack server rescue. Source: nova, virt/libvirt/driver.py.
+func (h *Host) Rescue(ctx context.Context, vm string, o RescueOptions) (VM, error) {
+	const op = "rescue"
+	r := &rescue{outage: outage{h: h, op: op, force: o.Force}}
+	defer r.end()
+	if err := r.prepare(ctx, vm); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	err := r.refuseTwice()
+	if err == nil {
+		r.image, err = disk.ParseImage(o.Image)
+	}
+	if err == nil {
+		err = r.cluster.Cloneable(ctx, r.image)
+	}
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	steps := []step{
+		r.secretStep(),
+		{name: "clone", detail: says(r.image.String() + " → " + r.disk.String()), do: r.clone, undo: r.remove},
+	}
+	steps = append(steps, r.begin()...)
+	steps = append(steps, step{name: "define", detail: says(r.vm.Name + " with " + r.disk.Image), do: r.enter, undo: r.leave})
+	if !o.NoStart {
+		steps = append(steps, step{name: "start", detail: says(r.vm.Name),
+			do:   func(ctx context.Context) error { return domain.Start(ctx, r.conn, r.vm.UUID) },
+			undo: func(ctx context.Context) error { return domain.Destroy(ctx, r.conn, r.vm.UUID) }})
+	}
+	if err := h.run(ctx, op, r.vm.Name, steps...); err != nil {
+		return VM{}, err
+	}
+	h.keepSecret()
+	return h.outcome(ctx, r.conn, r.vm.UUID)
+}
+
+// Unrescue boots a machine from its own disk again, defined as it was before
+// [Host.Rescue], and removes the disk that it was rescued with. A machine that runs
+// is stopped for it, asked first unless force is set, and started again; one that is
+// off stays off. Killed after the machine was defined, it is finished by running it
+// again. A machine that is not in rescue is [domain.ErrNotFound].
+//
+// Similar to: openstack server unrescue.
+func (h *Host) Unrescue(ctx context.Context, vm string, force bool) (VM, error) {
+	const op = "unrescue"
+	r := &rescue{outage: outage{h: h, op: op, force: force}}
+	defer r.end()
+	if err := r.prepare(ctx, vm); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	var steps []step
+	if r.inRescue() {
+		steps = append([]step{r.secretStep()}, r.begin()...)
+		steps = append(steps, step{name: "define", detail: says(r.vm.Name + " as it was"), do: r.leave, undo: r.enter})
+		steps = append(steps, r.finish()...)
+		steps[len(steps)-1].commit = true
+	} else if err := r.leftover(ctx); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	remove := step{name: "remove", detail: r.disk.String, do: r.remove}
+	steps = append(steps, remove)
+	err := h.run(ctx, op, r.vm.Name, steps...)
+	var e *Error
+	if errors.As(err, &e) && e.Step == remove.name {
+		e.Next = "to finish:  vmdisk unrescue " + r.vm.Name
+	}
+	if err != nil {
+		return VM{}, err
+	}
+	if r.inRescue() {
+		h.keepSecret()
+	}
+	return h.outcome(ctx, r.conn, r.vm.UUID)
+}
+
+// rescue is the state that the steps share.
+type rescue struct {
+	outage
+	root  disk.Name
+	disk  disk.Name // what the machine is rescued with
+	image disk.Name // what that is a clone of
+}
+
+func (r *rescue) prepare(ctx context.Context, vm string) (err error) {
+	if err = r.find(ctx, vm); err != nil {
+		return err
+	}
+	r.root, _, err = rootOf(r.vm)
+	r.disk = disk.Name{Pool: r.root.Pool, Image: disk.RescueDiskName(r.vm.UUID)}
+	return err
+}
+
+// leftover is an error unless there is a disk that an unrescue left which was killed
+// before its last step.
+func (r *rescue) leftover(ctx context.Context) error {
+	_, err := r.cluster.Size(ctx, r.disk)
+	if errors.Is(err, disk.ErrNotFound) {
+		err = &domain.Error{Object: r.vm.Name, Kind: domain.ErrNotFound, Reason: "is not in rescue"}
+	}
+	return err
+}
+
+func (o *outage) inRescue() bool {
+	for _, d := range o.vm.Disks {
+		if disk.Role(o.vm.UUID, d.Image) == disk.RoleRescue {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *outage) refuseTwice() error {
+	if !o.inRescue() {
+		return nil
+	}
+	return &domain.Error{Object: o.vm.Name, Kind: domain.ErrExists,
+		Reason: "is in rescue; back to its own disk:  vmdisk unrescue " + o.vm.Name}
+}
+
+// clone replaces what a rescue that was killed has left: the machine is not in
+// rescue, so nobody needs it.
+func (r *rescue) clone(ctx context.Context) error {
+	if err := r.remove(ctx); err != nil {
+		return err
+	}
+	return r.cluster.Clone(ctx, r.image, r.disk, 0)
+}
+
+func (r *rescue) remove(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, r.disk) }
+
+func (r *rescue) enter(ctx context.Context) error {
+	with, err := r.h.rbdDisk(ctx, r.cluster, r.disk, r.secret.UUID)
+	if err != nil {
+		return err
+	}
+	return r.h.redefine(ctx, r.session, r.vm, &r.secret, func(xml string) (string, error) {
+		return domain.Rescue(xml, r.root.String(), with)
+	})
+}
+
+func (r *rescue) leave(ctx context.Context) error {
+	return r.h.redefine(ctx, r.session, r.vm, &r.secret, func(xml string) (string, error) {
+		return domain.Unrescue(xml, r.disk.String())
+	})
+}
