@@ -18,22 +18,40 @@ import (
 	"github.com/vmdisk/vmdisk/domain"
 )
 
-// point is a moment at which a workflow can fail.
+// point is a moment at which a workflow can fail: before or after its nth step of
+// that name.
 type point struct {
 	step string
+	nth  int
 	when phase
 }
 
 func (p point) String() string {
-	return map[phase]string{before: "before ", after: "after "}[p.when] + p.step
+	s := map[phase]string{before: "before ", after: "after "}[p.when] + p.step
+	if p.nth > 1 {
+		s += fmt.Sprintf(" %d", p.nth)
+	}
+	return s
+}
+
+// counter makes points of what the step runner tells.
+func counter() func(step string, when phase) point {
+	seen := map[string]int{}
+	return func(step string, when phase) point {
+		if when == before {
+			seen[step]++
+		}
+		return point{step, seen[step], when}
+	}
 }
 
 // points runs a workflow and notes where it could have failed.
 func points(t *testing.T, h *Host, work func() error) []point {
 	t.Helper()
 	var all []point
+	at := counter()
 	h.fault = func(_, step string, when phase) error {
-		all = append(all, point{step, when})
+		all = append(all, at(step, when))
 		return nil
 	}
 	defer func() { h.fault = nil }()
@@ -48,8 +66,9 @@ func points(t *testing.T, h *Host, work func() error) []point {
 
 // failAt makes a workflow fail at a point.
 func failAt(h *Host, p point, work func() error) error {
+	at := counter()
 	h.fault = func(_, step string, when phase) error {
-		if (point{step, when}) == p {
+		if at(step, when) == p {
 			return errTest
 		}
 		return nil
@@ -87,6 +106,11 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 		{name: "restore", prepare: prepareRestore},
 		{name: "limit", prepare: prepareLimit},
 		{name: "migrate", prepare: prepareMigrate, commit: "copy"},
+		{name: "boot with more disks", prepare: prepareBootDisks},
+		{name: "image create", prepare: prepareCreateImage},
+		{name: "resize", prepare: prepareResize, commit: "grow"},
+		{name: "rescue", prepare: prepareRescue},
+		{name: "rebuild", prepare: prepareRebuild, commit: "replace"},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			h := open(t, 0)
@@ -117,11 +141,13 @@ func testPoint(t *testing.T, h *Host, p point, committed bool, work, reverse fun
 		t.Errorf("error is %v", err)
 	}
 	var e *Error
-	if !errors.As(err, &e) || len(e.Left) > 0 {
+	if !errors.As(err, &e) || len(e.Left) > 0 && !committed {
 		t.Errorf("left behind: %v", err)
 	}
 	if committed {
 		must(t, reverse())
+		was.same(t) // what was replaced is there under another ID
+		return
 	}
 	was.unchanged(t)
 }
@@ -407,6 +433,8 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		{"flatten and remove", prepareFlatten},
 		{"purge", preparePurge},
 		{"detach", prepareAttach},
+		{"revert resize", prepareResize},
+		{"unrescue", prepareRescue},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			h := open(t, 0)

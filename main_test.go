@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -329,6 +330,25 @@ func libvirtState(t testing.TB) state {
 func (s state) unchanged(t testing.TB) {
 	t.Helper()
 	if diff := cmp.Diff(s, stateNow(t)); diff != "" {
+		t.Errorf("state changed (-before +after):\n%s", diff)
+	}
+}
+
+// rbdIDs is where a line has the ID that RBD gave to an image, and its length.
+var rbdIDs = regexp.MustCompile(`(rbd_children |"id_|"name_[^"]*" |rbd_header\.|rbd_object_map\.).*`)
+
+// same compares with the state before, but for the IDs of images.
+func (s state) same(t testing.TB) {
+	t.Helper()
+	plain := func(s state) state {
+		var all state
+		for _, line := range s {
+			all = append(all, rbdIDs.ReplaceAllString(line, "$1"))
+		}
+		slices.Sort(all)
+		return all
+	}
+	if diff := cmp.Diff(plain(s), plain(stateNow(t))); diff != "" {
 		t.Errorf("state changed (-before +after):\n%s", diff)
 	}
 }

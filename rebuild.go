@@ -56,7 +56,7 @@ func (h *Host) Rebuild(ctx context.Context, vm string, o RebuildOptions) (VM, er
 	var e *Error
 	if errors.As(err, &e) && e.Step == "remove" {
 		e.Left = append(e.Left, r.before.String()+", the old disk")
-		e.Next = r.vm.Name + " is rebuilt; to remove it:  vmdisk disk rm " + r.before.String()
+		e.Next = r.vm.Name + " is rebuilt; the rest:  vmdisk disk rm " + r.before.String()
 	}
 	if err != nil {
 		return VM{}, err

@@ -111,6 +111,9 @@ func (h *Host) refuseOwned(ctx context.Context, n disk.Name) error {
 	if errors.Is(err, domain.ErrNotFound) {
 		return nil
 	}
+	if err == nil && disk.Role(info.UUID, n.Image) == disk.RoleOther {
+		return nil // what a rebuild left; should it be in use after all, it is open
+	}
 	if err == nil {
 		err = &disk.Error{Op: "remove", Object: n.String(), Kind: disk.ErrInUse,
 			Holders: []string{"disk of VM " + info.Name + ", which is " + info.State + "; with it:  vmdisk rm " + info.Name}}
