@@ -32,6 +32,11 @@ type Config struct {
 	// new one is flattened; 0 is 5, as in Cinder, and a negative number makes every
 	// volume from a volume a copy of its own.
 	MaxCloneDepth int
+	// Backup says who writes backups, which is not who has the volumes: by default
+	// client.cinder-backup, with Ceph's Conf and Timeout.
+	Backup disk.Config
+	// BackupPool is the pool for backups; "" is "backups".
+	BackupPool string
 	// Timeout is how long to wait for libvirtd, or for a guest to let go of a
 	// disk or to power off; 0 is 10 s for libvirtd and 60 s for guests. It also
 	// is Ceph.Timeout where that is 0.
@@ -44,8 +49,8 @@ type Config struct {
 const guestTimeout = 60 * time.Second
 
 // Host is one libvirt host and one Ceph cluster, for use by any number of
-// goroutines. It holds one connection to Ceph, made when first needed, and as many
-// to libvirt as workflows run at once: two calls at once on one connection to
+// goroutines. It holds one connection to Ceph, made when first needed, one more as
+// the user of backups, if there are to be any, and as many to libvirt as workflows run at once: two calls at once on one connection to
 // libvirt can wait for each other, and before libvirt 10.4 worse (CVE-2024-4418).
 type Host struct {
 	cfg  Config
@@ -53,6 +58,7 @@ type Host struct {
 
 	cephMu  sync.Mutex
 	cluster *disk.Cluster
+	store   *disk.Cluster // where backups are, as another user
 
 	libvirtMu sync.Mutex
 	idle      []*libvirt.Connect // those that no workflow uses
@@ -100,16 +106,29 @@ func newHost(cfg Config) *Host {
 	if cfg.Ceph.Timeout == 0 {
 		cfg.Ceph.Timeout = cfg.Timeout
 	}
+	if cfg.Backup.User == "" {
+		cfg.Backup.User = "cinder-backup"
+	}
+	if cfg.Backup.Timeout == 0 {
+		cfg.Backup.Timeout = cfg.Ceph.Timeout
+	}
+	if cfg.BackupPool == "" {
+		cfg.BackupPool = disk.BackupPool
+	}
 	return &Host{cfg: cfg}
 }
 
 // Close ends the connections that the Host made. No workflow may be running.
 func (h *Host) Close() error {
+	h.cephMu.Lock()
+	defer h.cephMu.Unlock()
+	if h.store != nil {
+		h.store.Close()
+		h.store = nil
+	}
 	if h.lent {
 		return nil
 	}
-	h.cephMu.Lock()
-	defer h.cephMu.Unlock()
 	if h.cluster != nil {
 		h.cluster.Close()
 		h.cluster = nil
@@ -147,6 +166,30 @@ func (h *Host) Cluster(ctx context.Context) (*disk.Cluster, error) {
 		return nil, err
 	}
 	h.cluster = c
+	return c, nil
+}
+
+// backups is the connection to Ceph as the user who writes backups, made now if
+// there is none yet.
+func (h *Host) backups(ctx context.Context) (*disk.Cluster, error) {
+	volumes, err := h.Cluster(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h.cephMu.Lock()
+	defer h.cephMu.Unlock()
+	if h.store != nil {
+		return h.store, nil
+	}
+	cfg := h.cfg.Backup
+	if cfg.Conf == "" {
+		cfg.Conf = volumes.Conf()
+	}
+	c, err := disk.Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	h.store = c
 	return c, nil
 }
 

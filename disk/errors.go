@@ -24,6 +24,7 @@ var (
 	ErrNoSpace      = errors.New("no space left")
 	ErrTimeout      = errors.New("timed out")
 	ErrPermission   = errors.New("permission denied")
+	ErrCorrupt      = errors.New("corrupt") // a checksum is wrong
 )
 
 // Error says what was being done to which object and why it failed.

@@ -58,6 +58,11 @@ func openRawImage(ioctx *rados.IOContext, name string) (*rawImage, error) {
 	if rc := C.rbd_open(C.rados_ioctx_t(ioctx.Pointer()), cname, &r.image, nil); rc < 0 {
 		return nil, r.fail("open", rc)
 	}
+	return r, r.stat()
+}
+
+// stat reads what an open image is like; on failure it is closed.
+func (r *rawImage) stat() error {
 	var info C.rbd_image_info_t
 	rc := C.rbd_stat(r.image, &info, C.sizeof_rbd_image_info_t)
 	var unit, count C.uint64_t
@@ -69,12 +74,12 @@ func openRawImage(ioctx *rados.IOContext, name string) (*rawImage, error) {
 	}
 	if rc < 0 {
 		C.rbd_close(r.image)
-		return nil, r.fail("stat", rc)
+		return r.fail("stat", rc)
 	}
 	r.size, r.chunk = int64(info.size), int64(info.obj_size)
 	r.striped = count > 1 || unit != info.obj_size
 	r.blockName = C.GoString(&info.block_name_prefix[0])
-	return r, nil
+	return nil
 }
 
 // close waits for the writes, gives up the exclusive lock and closes.

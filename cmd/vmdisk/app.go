@@ -24,6 +24,7 @@ var version = "devel"
 type settings struct {
 	Conf, User, Keyring, Connect, Output, Progress string
 	SecretUUID, VirtType                           string
+	BackupID, BackupKeyring                        string
 	Timeout                                        time.Duration
 	MaxCloneDepth                                  int
 }
@@ -78,7 +79,8 @@ func commands() []*cli.Command {
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
 		attachCommand(), detachCommand(), migrateCommand(),
-		clusterCommand(), imageCommand(), volumeCommand(), diskCommand(), secretCommand(), labCommand(),
+		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
+		secretCommand(), labCommand(),
 	}
 	for _, c := range all {
 		prepareCommand(c)
@@ -111,6 +113,8 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "conf", Aliases: []string{"c"}, Usage: "the cluster's `FILE`", EnvVars: []string{"VMDISK_CONF", "CEPH_CONF"}, Value: disk.DefaultConf},
 		&cli.StringFlag{Name: "id", Aliases: []string{"n", "name"}, Usage: "cephx `USER`, with or without \"client.\"", EnvVars: []string{"VMDISK_ID", "VMDISK_NAME"}, Value: "cinder"},
 		&cli.StringFlag{Name: "keyring", Aliases: []string{"k"}, Usage: "`FILE` with the user's key", EnvVars: []string{"VMDISK_KEYRING"}, DefaultText: "as ceph.conf says"},
+		&cli.StringFlag{Name: "backup-id", Usage: "cephx `USER` who writes backups", EnvVars: []string{"VMDISK_BACKUP_ID"}, Value: "cinder-backup"},
+		&cli.StringFlag{Name: "backup-keyring", Usage: "`FILE` with that user's key", EnvVars: []string{"VMDISK_BACKUP_KEYRING"}, DefaultText: "as ceph.conf says"},
 		&cli.StringFlag{Name: "connect", Usage: "libvirt `URI`", EnvVars: []string{"VMDISK_CONNECT", "LIBVIRT_DEFAULT_URI"}, Value: "qemu:///system"},
 		&cli.StringFlag{Name: "config", Usage: "YAML `FILE` with defaults for these flags", EnvVars: []string{"VMDISK_CONFIG"}, Value: defaultConfig},
 		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "print results as `FORMAT`: text or json", EnvVars: []string{"VMDISK_OUTPUT"}, Value: "text"},
@@ -155,6 +159,7 @@ func onHost(f func(context.Context, *command, *vmdisk.Host) error) cli.ActionFun
 func (c *command) open(ctx context.Context) (*vmdisk.Host, error) {
 	return vmdisk.Open(ctx, vmdisk.Config{
 		Ceph:       disk.Config{Conf: c.set.Conf, User: c.set.User, Keyring: c.set.Keyring},
+		Backup:     disk.Config{User: c.set.BackupID, Keyring: c.set.BackupKeyring},
 		URI:        c.set.Connect,
 		VirtType:   c.set.VirtType,
 		SecretUUID: c.set.SecretUUID,

@@ -22,6 +22,8 @@ type file struct {
 	Conf       string `yaml:"conf"`
 	ID         string `yaml:"id"`
 	Keyring    string `yaml:"keyring"`
+	BackupID   string `yaml:"backup-id"`
+	BackupKey  string `yaml:"backup-keyring"`
 	Connect    string `yaml:"connect"`
 	Output     string `yaml:"output"`
 	Progress   string `yaml:"progress"`
@@ -100,12 +102,15 @@ func readSettings(c *cli.Context) (settings, error) {
 		Conf:       pick("conf", args.Conf, f.Conf),
 		User:       pick("id", args.ID, f.ID),
 		Keyring:    pick("keyring", args.Keyring, f.Keyring),
+		BackupID:   bareUser(pick("backup-id", f.BackupID)),
 		Connect:    pick("connect", f.Connect),
 		Output:     pick("output", f.Output),
 		Progress:   pick("progress", f.Progress),
 		SecretUUID: pick("secret-uuid", f.SecretUUID),
 		VirtType:   pick("virt-type", f.VirtType),
 		Timeout:    c.Duration("timeout"),
+		// A keyring that is named for one user is seldom the other's.
+		BackupKeyring: pick("backup-keyring", f.BackupKey),
 
 		MaxCloneDepth: c.Int("max-clone-depth"),
 	}
@@ -129,7 +134,7 @@ func readSettings(c *cli.Context) (settings, error) {
 
 func (s settings) check(timeoutSet bool) error {
 	switch {
-	case s.User == "":
+	case s.User == "" || s.BackupID == "":
 		return usagef("the cephx user is empty")
 	case s.MaxCloneDepth < 0:
 		return usagef("--max-clone-depth %d is below 0", s.MaxCloneDepth)

@@ -1,0 +1,120 @@
+// The place of a volume: how a new image, filled where nobody sees it, takes it.
+
+package disk
+
+import (
+	"context"
+	"slices"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// restoringPrefix marks an image that is being filled. It is a prefix, so that
+// neither Cinder nor a list of volumes takes it for one.
+const restoringPrefix = "restoring."
+
+// Restoring is what the image is called that is to become n.
+func Restoring(n Name) Name { return Name{Pool: n.Pool, Image: restoringPrefix + n.Image} }
+
+// Replaceable refuses a volume that a restored one cannot take the place of: one
+// that is open or belongs to a machine ([ErrInUse]), or has snapshots other than
+// those of backups ([ErrHasSnapshots]). Each is named.
+func (c *Cluster) Replaceable(ctx context.Context, n Name) error {
+	owner, err := c.Owner(ctx, n)
+	if err == nil {
+		return &Error{Op: "replace", Object: n.String(), Kind: ErrInUse, Holders: []string{owner.String()}}
+	}
+	if ignore(err, ErrNotFound) != nil {
+		return err
+	}
+	return c.view(ctx, n, func(img *rbd.Image) error {
+		by, err := watchers(img, n)
+		if err != nil {
+			return err
+		}
+		if len(by) > 0 {
+			return inUse("replace", n, by)
+		}
+		snaps, err := snapshots(img, n)
+		snaps = slices.DeleteFunc(snaps, IsBackupSnapshot)
+		if err != nil || len(snaps) == 0 {
+			return err
+		}
+		e := &Error{Op: "replace", Object: n.String(), Kind: ErrHasSnapshots}
+		for _, s := range snaps {
+			e.Holders = append(e.Holders, n.String()+"@"+s)
+		}
+		return e
+	})
+}
+
+// Rename gives an image another name; one that is taken is [ErrExists].
+//
+// Similar to: rbd rename.
+func (c *Cluster) Rename(ctx context.Context, n Name, to string) error {
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		err := wrap("rename", n.String(), rbd.GetImage(io, n.Image).Rename(to))
+		if is(err, ErrExists) {
+			return &Error{Op: "create", Object: n.Pool + "/" + to, Kind: ErrExists}
+		}
+		return err
+	})
+}
+
+// CreateVolumeImage makes an empty image for a volume, named otherwise until it is
+// one.
+//
+// Similar to: rbd create.
+func (c *Cluster) CreateVolumeImage(ctx context.Context, n Name, size int64) error {
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error { return createImage(io, n, size, volumeOrder) })
+}
+
+// DropBackupSnapshots removes the snapshots of backups from the image of a name
+// that was last moved to the trash, so that it can be purged.
+func (c *Cluster) DropBackupSnapshots(ctx context.Context, n Name) error {
+	t, err := c.inTrash(ctx, n)
+	if err != nil {
+		return err
+	}
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		img, err := rbd.OpenImageById(io, t.ID, rbd.NoSnapshot)
+		if err != nil {
+			return wrap("open", n.String()+" in the trash", err)
+		}
+		defer img.Close()
+		names, err := snapshots(img, n)
+		if err != nil {
+			return err
+		}
+		for _, s := range names {
+			if !IsBackupSnapshot(s) {
+				continue
+			}
+			if err := dropSnapshot(img, n, s); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Displaced says whether a restore into n was interrupted between its last two
+// steps: n is in the trash, and what is to take its place is whole.
+func (c *Cluster) Displaced(ctx context.Context, n Name) (bool, error) {
+	if err := c.Absent(ctx, n); err != nil {
+		return false, ignore(err, ErrExists)
+	}
+	if err := c.Absent(ctx, Restoring(n)); !is(err, ErrExists) {
+		return false, err
+	}
+	_, err := c.inTrash(ctx, n)
+	return err == nil, ignore(err, ErrNotFound)
+}
+
+// wholeVolume is a size rounded up to what a volume can have.
+func wholeVolume(size int64) int64 { return wholeGiB(size) * GiB }
+
+// RestoredSize is how large a new volume of a backup is.
+func (b Backup) RestoredSize() int64 { return wholeVolume(b.Size) }
+
