@@ -5,6 +5,7 @@ package disk
 
 import (
 	"context"
+	"slices"
 
 	"github.com/ceph/go-ceph/rados"
 )
@@ -26,24 +27,22 @@ type Verification struct {
 	Bad    []Damage `json:"bad"`
 }
 
-// sumsOf are a backup's checksums page by page, laid together from those of the
-// backups on its base up to it, and whether what they lack must be zeros. It is nil
-// if there are none.
+// sumsOf are a backup's checksums page by page, laid over those of the backup that
+// it is the difference to, and so on, and whether what they lack must be zeros. It
+// is nil if there are none.
 func sumsOf(io *rados.IOContext, all []Backup, b Backup) (want func(int64) (*sumPage, error), whole bool) {
-	chain, start := links(all, b), 0
-	for i, link := range chain {
-		switch link.Sums {
-		case sumsAll:
-			start, whole = i, true
-		case sumsOnly:
-			start, whole = i, false
-		case sumsNone: // what it changed is not known
-			start, whole = i+1, false
-		}
-	}
-	if chain = chain[start:]; len(chain) == 0 {
+	if b.Sums == sumsNone {
 		return nil, false
 	}
+	chain := []Backup{b}
+	for chain[0].Sums == sumsChanged {
+		i := slices.IndexFunc(all, func(p Backup) bool { return p.ID == chain[0].Parent })
+		if i < 0 || all[i].Sums == sumsNone { // Cinder's: what it changed is not known
+			break
+		}
+		chain = slices.Insert(chain, 0, all[i])
+	}
+	whole = chain[0].Sums == sumsAll
 	return func(page int64) (*sumPage, error) {
 		p := new(sumPage)
 		for _, link := range chain {

@@ -99,30 +99,14 @@ func chainBytes(img *rbd.Image, base Name, before []Backup, s rbd.SnapInfo) (int
 	return found.count() * minUnit, err
 }
 
-// links are the backups on the same base up to and with b, oldest first, as far as
-// they matter for checksums: one that is being removed does until they are
-// inherited.
-func links(all []Backup, b Backup) []Backup {
-	var chain []Backup
-	for _, link := range all {
-		if link.Base != b.Base || link.State != BackupComplete && link.Sums == sumsNone && link.By == "vmdisk" {
-			continue
-		}
-		if chain = append(chain, link); link.ID == b.ID {
-			break
-		}
-	}
-	return chain
-}
-
-// nextOf is the first good backup on the same base after b, if there is one.
-func nextOf(all []Backup, b Backup) (Backup, bool) {
+// nextOf is the first good backup on the same base after b, unless b is the last.
+func nextOf(all []Backup, b Backup) (next Backup, last bool) {
 	for _, link := range all {
 		if link.Base == b.Base && link.State == BackupComplete && link.Created.After(b.Created) {
-			return link, true
+			return link, false
 		}
 	}
-	return Backup{}, false
+	return Backup{}, true
 }
 
 // FindBackup is the backup with an ID; [ErrNotFound] if there is none.
@@ -155,36 +139,52 @@ func (c *Cluster) ForgetBackup(ctx context.Context, pool string, b Backup) error
 	})
 }
 
-// Inherit gives the checksums of a backup that is to be removed to the next one on
-// its base, which then has those of both; the next of a full one becomes full
-// itself, for its base holds all that it needs. Run again it changes nothing.
+// Inherit prepares the removal of a backup: those that are differences to it take
+// over its checksums, and become differences to what it is one to. The next on the
+// base of a full backup becomes full itself, for the base holds all that it needs.
+// Run again it changes nothing.
 func (c *Cluster) Inherit(ctx context.Context, pool string, b Backup) error {
+	if b.By == "vmdisk" && b.Sums == sumsNone {
+		return nil // it was never whole
+	}
 	all, err := c.Backups(ctx, pool, b.Volume)
 	if err != nil {
 		return err
 	}
-	next, ok := nextOf(all, b)
-	if !ok || next.By != "vmdisk" || b.By == "vmdisk" && b.Sums == sumsNone {
-		return nil // the last of them was never whole
-	}
-	if next.Sums == sumsChanged {
-		if b.Sums == sumsNone {
-			next.Sums = sumsOnly
-		} else {
-			err := c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, next) })
-			if err != nil {
-				return err
-			}
-			next.Sums = b.Sums
+	next, last := nextOf(all, b)
+	for _, child := range all {
+		if child.By != "vmdisk" || child.State != BackupComplete || child.Parent != b.ID {
+			continue
+		}
+		if err := c.takeSums(ctx, pool, b, &child); err != nil {
+			return err
+		}
+		child.Parent = b.Parent
+		switch {
+		case b.Kind == BackupFull && child.ID == next.ID:
+			child.Kind = BackupFull
+		case b.Kind == BackupFull && !last:
+			child.Parent = next.ID
+		}
+		if err := c.WriteBackup(ctx, pool, child); err != nil {
+			return err
 		}
 	}
-	if next.Parent == b.ID {
-		next.Parent = b.Parent
+	return nil
+}
+
+// takeSums lays a backup's checksums over those of the one that it is the
+// difference to.
+func (c *Cluster) takeSums(ctx context.Context, pool string, b Backup, child *Backup) error {
+	switch {
+	case child.Sums != sumsChanged:
+		return nil
+	case b.Sums == sumsNone:
+		child.Sums = sumsOnly
+		return nil
 	}
-	if b.Kind == BackupFull {
-		next.Kind, next.Parent = BackupFull, ""
-	}
-	return c.WriteBackup(ctx, pool, next)
+	child.Sums = b.Sums
+	return c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, *child) })
 }
 
 // TidyBase makes a base what its last snapshot says, after another was removed, and
