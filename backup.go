@@ -16,9 +16,6 @@ import (
 	"github.com/vmdisk/vmdisk/domain"
 )
 
-// freezeDeadline is how long a guest is held still for its snapshot at most.
-const freezeDeadline = 20 * time.Second
-
 // BackupOptions say what backup is made.
 type BackupOptions struct {
 	ID string // "" is a new UUID

@@ -81,6 +81,12 @@ func (h *Host) dropSteps(volumes, store *disk.Cluster, b disk.Backup) []step {
 	}
 	steps := []step{
 		{name: "retire", detail: says("backup " + b.ID), do: onStore(func(ctx context.Context) error {
+			// The removal of another may have changed what is noted of it.
+			now, err := store.FindBackup(ctx, pool, b.ID)
+			if err != nil {
+				return err
+			}
+			b = now
 			gone := b
 			gone.State = disk.BackupIncomplete
 			return store.WriteBackup(ctx, pool, gone)

@@ -220,7 +220,7 @@ func writeSparse(path string, size, data int64) error {
 }
 
 // buildCommand is vmdisk, built as the Makefile builds it.
-func buildCommand(b *testing.B) string {
+func buildCommand(b testing.TB) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "vmdisk")
 	if out, err := exec.Command("go", "build", "-o", path, "./cmd/vmdisk").CombinedOutput(); err != nil {

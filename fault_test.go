@@ -111,6 +111,10 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 		{name: "resize", prepare: prepareResize, commit: "grow"},
 		{name: "rescue", prepare: prepareRescue},
 		{name: "rebuild", prepare: prepareRebuild, commit: "replace"},
+		{name: "backup", prepare: prepareBackup, commit: "complete"},
+		{name: "incremental", prepare: prepareIncremental, commit: "complete"},
+		{name: "restore backup", prepare: prepareRestoreBackup, commit: "name"},
+		{name: "restore backup to a volume", prepare: prepareRestoreTo, commit: "name"},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			h := open(t, 0)
@@ -419,6 +423,59 @@ func prepareMigrate(t *testing.T, h *Host) (work, reverse func() error) {
 	}
 }
 
+func prepareBackup(t *testing.T, h *Host) (work, reverse func() error) {
+	v := backedUp(t, h)
+	work = func() error {
+		_, err := h.CreateBackup(t.Context(), v.ID, BackupOptions{ID: "fault"})
+		return err
+	}
+	return work, func() error { _, err := h.RemoveBackup(t.Context(), "fault"); return err }
+}
+
+func prepareIncremental(t *testing.T, h *Host) (work, reverse func() error) {
+	v := backedUp(t, h)
+	_, err := h.CreateBackup(t.Context(), v.ID, BackupOptions{})
+	must(t, err)
+	mess(t, v.Name(), 2)
+	work = func() error {
+		_, err := h.CreateBackup(t.Context(), v.ID, BackupOptions{ID: "fault", Kind: disk.BackupIncremental})
+		return err
+	}
+	return work, func() error { _, err := h.RemoveBackup(t.Context(), "fault"); return err }
+}
+
+func prepareRestoreBackup(t *testing.T, h *Host) (work, reverse func() error) {
+	v := backedUp(t, h)
+	b, err := h.CreateBackup(t.Context(), v.ID, BackupOptions{})
+	must(t, err)
+	work = func() error {
+		_, err := h.RestoreBackup(t.Context(), b.ID, RestoreOptions{ID: "fault"})
+		return err
+	}
+	return work, func() error { return h.RemoveVolume(t.Context(), "fault") }
+}
+
+// prepareRestoreTo replaces a volume; the reverse brings the old one back.
+func prepareRestoreTo(t *testing.T, h *Host) (work, reverse func() error) {
+	v, old := backedUp(t, h), volume(t, h)
+	b, err := h.CreateBackup(t.Context(), v.ID, BackupOptions{})
+	must(t, err)
+	work = func() error {
+		_, err := h.RestoreBackup(t.Context(), b.ID, RestoreOptions{To: old.ID})
+		return err
+	}
+	return work, func() error {
+		cluster, err := h.Cluster(t.Context())
+		if err != nil {
+			return err
+		}
+		if err := h.RemoveVolume(t.Context(), old.ID); err != nil {
+			return err
+		}
+		return cluster.RestoreTrash(t.Context(), old.Name())
+	}
+}
+
 // A removal does not roll back: after any failure, running it again finishes it.
 func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 	for _, w := range []struct {
@@ -435,6 +492,8 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		{"detach", prepareAttach},
 		{"revert resize", prepareResize},
 		{"unrescue", prepareRescue},
+		{"remove backup", prepareBackup},
+		{"remove incremental", prepareIncremental},
 	} {
 		t.Run(w.name, func(t *testing.T) {
 			h := open(t, 0)

@@ -82,11 +82,12 @@ func leftovers(ctx context.Context) error {
 		disks, diskErr := h.Disks(ctx)
 		volumes, volumeErr := h.Volumes(ctx)
 		trash, trashErr := h.TrashedVolumes(ctx)
-		if err := errors.Join(err, diskErr, volumeErr, trashErr, h.Close()); err != nil {
+		backups, backupErr := h.Backups(ctx, "")
+		if err := errors.Join(err, diskErr, volumeErr, trashErr, backupErr, h.Close()); err != nil {
 			return err
 		}
-		if len(vms)+len(disks)+len(volumes)+len(trash) > 0 {
-			return fmt.Errorf("machines %v, disks %v, volumes %v, in the trash %v", vms, disks, volumes, trash)
+		if len(vms)+len(disks)+len(volumes)+len(trash)+len(backups) > 0 {
+			return fmt.Errorf("machines %v, disks %v, volumes %v, in the trash %v, backups %v", vms, disks, volumes, trash, backups)
 		}
 	}
 	return nil
@@ -237,7 +238,7 @@ func rbdState(t testing.TB) state {
 	t.Helper()
 	var s state
 	withCeph(t, func(conn *rados.Conn) {
-		for _, pool := range []string{disk.ImagePool, disk.VMPool, disk.VolumePool} {
+		for _, pool := range []string{disk.ImagePool, disk.VMPool, disk.VolumePool, disk.BackupPool} {
 			io, err := conn.OpenIOContext(pool)
 			if err != nil {
 				t.Fatal(err)
@@ -250,7 +251,7 @@ func rbdState(t testing.TB) state {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, object := range []string{"rbd_directory", "rbd_children", "rbd_trash"} {
+			for _, object := range []string{"rbd_directory", "rbd_children", "rbd_trash", "vmdisk.backups"} {
 				omap, err := io.GetAllOmapValues(object, "", "", 1000)
 				if err != nil && !errors.Is(err, rados.ErrNotFound) {
 					t.Fatal(err)

@@ -160,7 +160,7 @@ func (r *restore) steps() []step {
 		steps = append(steps, step{name: "aside", detail: says(r.to.String() + " → trash"), do: r.aside, undo: r.bringBack})
 	}
 	steps = append(steps, step{name: "name", detail: r.to.String, commit: true,
-		do: func(ctx context.Context) error { return r.volumes.Rename(ctx, part, r.to.Image) }})
+		do: func(ctx context.Context) error { return r.volumes.Rename(ctx, part, r.to) }})
 	if r.replace {
 		steps = append(steps, step{name: "tidy", detail: says("snapshots of backups on what " + r.to.Image + " was"),
 			do: func(ctx context.Context) error { return r.volumes.DropBackupSnapshots(ctx, r.to) }})

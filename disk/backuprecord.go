@@ -119,7 +119,7 @@ func readRecords(io *rados.IOContext) (map[string]Backup, error) {
 func (c *Cluster) WriteBackupMeta(ctx context.Context, pool string, b Backup) error {
 	data, err := json.Marshal(map[string]any{
 		"version":              2, // cinder, backup_metadata_version
-		"volume-base-metadata": map[string]any{"id": b.Volume, "size": wholeGiB(b.Size)},
+		"volume-base-metadata": map[string]any{"id": b.Volume, "size": inGiB(b.Size)},
 	})
 	if err != nil {
 		return err
@@ -136,5 +136,5 @@ func (c *Cluster) RemoveBackupMeta(ctx context.Context, pool, id string) error {
 	})
 }
 
-// wholeGiB is a size in Cinder's unit, rounded up.
-func wholeGiB(size int64) int64 { return (size + GiB - 1) / GiB }
+// inGiB is a size in Cinder's unit, rounded up.
+func inGiB(size int64) int64 { return (size + GiB - 1) / GiB }

@@ -184,7 +184,12 @@ func (c *Cluster) takeSums(ctx context.Context, pool string, b Backup, child *Ba
 		return nil
 	}
 	child.Sums = b.Sums
-	return c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, *child) })
+	err := c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, *child) })
+	if is(err, ErrNoSpace) { // to make room, removing must not need any
+		child.Sums = sumsOnly
+		return nil
+	}
+	return err
 }
 
 // TidyBase makes a base what its last snapshot says, after another was removed, and

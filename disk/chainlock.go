@@ -16,8 +16,10 @@ import (
 )
 
 const (
-	chainLock = "vmdisk.chain." // followed by the volume's image name
-	lockName  = "vmdisk"
+	// chainLock, followed by the volume's image name, is the name of a lock on the
+	// object with the notes. That is there already: a pool at its quota lets no
+	// object be made, not even to remove others.
+	chainLock = "vmdisk.chain."
 
 	// lockTime is how long the lock outlives a holder that cannot renew it.
 	lockTime  = 30 * time.Second
@@ -52,7 +54,7 @@ func (h lockHolder) dead(self lockHolder) bool {
 // ChainLock is a lock that is held. It is renewed until Release.
 type ChainLock struct {
 	io     *rados.IOContext
-	object string
+	name   string
 	cookie string
 	stop   context.CancelFunc
 	ended  chan struct{}
@@ -75,7 +77,7 @@ func (c *Cluster) LockChain(ctx context.Context, pool, volume, doing string) (co
 	if err != nil {
 		return nil, nil, err
 	}
-	l := &ChainLock{io: io, object: chainLock + VolumeName(volume), cookie: string(cookie), ended: make(chan struct{})}
+	l := &ChainLock{io: io, name: chainLock + VolumeName(volume), cookie: string(cookie), ended: make(chan struct{})}
 	if err := l.take(self); err != nil {
 		io.Destroy()
 		return nil, nil, err
@@ -88,8 +90,8 @@ func (c *Cluster) LockChain(ctx context.Context, pool, volume, doing string) (co
 }
 
 func (l *ChainLock) lock(flags byte) (got bool, err error) {
-	rc, err := l.io.LockExclusive(l.object, lockName, l.cookie, "", lockTime, &flags)
-	return rc == 0, wrap("lock", l.object, err)
+	rc, err := l.io.LockExclusive(backupDirectory, l.name, l.cookie, "", lockTime, &flags)
+	return rc == 0, wrap("lock", l.what(), err)
 }
 
 func (l *ChainLock) take(self lockHolder) error {
@@ -98,23 +100,23 @@ func (l *ChainLock) take(self lockHolder) error {
 		if got || err != nil {
 			return err
 		}
-		info, err := l.io.ListLockers(l.object, lockName)
+		info, err := l.io.ListLockers(backupDirectory, l.name)
 		if ignore(err, ErrNotFound) != nil {
-			return wrap("read lock of", l.object, err)
+			return wrap("read lock of", l.what(), err)
 		}
 		if err != nil || len(info.Cookies) == 0 {
 			continue // it was just released
 		}
 		var has lockHolder
 		if json.Unmarshal([]byte(info.Cookies[0]), &has) != nil || !has.dead(self) {
-			return &Error{Op: "lock", Object: "backups of " + strings.TrimPrefix(l.object, chainLock), Kind: ErrInUse,
+			return &Error{Op: "lock", Object: l.what(), Kind: ErrInUse,
 				Holders: []string{has.String()}}
 		}
-		if _, err := l.io.BreakLock(l.object, lockName, info.Clients[0], info.Cookies[0]); err != nil {
-			return wrap("break lock of", l.object, err)
+		if _, err := l.io.BreakLock(backupDirectory, l.name, info.Clients[0], info.Cookies[0]); err != nil {
+			return wrap("break lock of", l.what(), err)
 		}
 	}
-	return &Error{Op: "lock", Object: "backups of " + strings.TrimPrefix(l.object, chainLock), Kind: ErrInUse}
+	return &Error{Op: "lock", Object: l.what(), Kind: ErrInUse}
 }
 
 // renew keeps the lock until it is released, and ends the work if it is lost.
@@ -133,22 +135,24 @@ func (l *ChainLock) renew(ctx context.Context, lost context.CancelCauseFunc) {
 		case got:
 			renewed = begun
 		case err == nil || time.Since(renewed) > lockTime:
-			lost(&Error{Op: "renew lock of", Object: strings.TrimPrefix(l.object, chainLock), Kind: ErrTimeout, Err: err,
+			lost(&Error{Op: "renew lock of", Object: l.what(), Kind: ErrTimeout, Err: err,
 				Reason: "the lock was lost; somebody else may work on these backups"})
 			return
 		}
 	}
 }
 
-// Release gives the lock back. The lock's object goes with it.
+func (l *ChainLock) what() string { return "backups of " + strings.TrimPrefix(l.name, chainLock) }
+
+// Release gives the lock back, and leaves nothing of it.
 func (l *ChainLock) Release() error {
 	l.stop()
 	<-l.ended
 	defer l.io.Destroy()
-	// Still ours? Then nobody can take it before it is removed with its object.
+	// Still ours? Then nobody can take it before it is removed, with its history.
 	got, err := l.lock(renewLock)
 	if err != nil || !got {
 		return err
 	}
-	return ignore(wrap("unlock", l.object, l.io.Delete(l.object)), ErrNotFound)
+	return wrap("unlock", l.what(), l.io.RmXattr(backupDirectory, "lock."+l.name))
 }

@@ -49,19 +49,6 @@ func (c *Cluster) Replaceable(ctx context.Context, n Name) error {
 	})
 }
 
-// Rename gives an image another name; one that is taken is [ErrExists].
-//
-// Similar to: rbd rename.
-func (c *Cluster) Rename(ctx context.Context, n Name, to string) error {
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		err := wrap("rename", n.String(), rbd.GetImage(io, n.Image).Rename(to))
-		if is(err, ErrExists) {
-			return &Error{Op: "create", Object: n.Pool + "/" + to, Kind: ErrExists}
-		}
-		return err
-	})
-}
-
 // CreateVolumeImage makes an empty image for a volume, named otherwise until it is
 // one.
 //
@@ -112,9 +99,5 @@ func (c *Cluster) Displaced(ctx context.Context, n Name) (bool, error) {
 	return err == nil, ignore(err, ErrNotFound)
 }
 
-// wholeVolume is a size rounded up to what a volume can have.
-func wholeVolume(size int64) int64 { return wholeGiB(size) * GiB }
-
 // RestoredSize is how large a new volume of a backup is.
-func (b Backup) RestoredSize() int64 { return wholeVolume(b.Size) }
-
+func (b Backup) RestoredSize() int64 { return RoundUp(b.Size) }
