@@ -400,9 +400,6 @@ func preparePurge(t *testing.T, h *Host) (create, remove func() error) {
 	create = func() error {
 		err := chain()
 		if err == nil {
-			_, err = h.CreateVolumeSnapshot(t.Context(), "fault", "along")
-		}
-		if err == nil {
 			_, err = h.TrashVolume(t.Context(), "fault", time.Hour)
 		}
 		return err

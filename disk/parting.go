@@ -69,6 +69,7 @@ func (c *Cluster) ancestor(ctx context.Context, n Name, id string) (Name, error)
 	for _, s := range snaps {
 		if err == nil && from.Image == "" && SnapshotKind(s) == KindClone {
 			from, err = c.parentOf(ctx, n, id, s)
+			err = ignore(err, ErrNotFound) // one that cannot be opened hangs on nothing
 		}
 	}
 	if from.Snap != CloneSnapshot(n.Image) {

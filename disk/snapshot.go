@@ -68,7 +68,18 @@ func (c *Cluster) clonesOf(ctx context.Context, n Name) ([]string, error) {
 		all = append(all, found...)
 		return err
 	})
-	return all, err
+	if !is(err, ErrNotFound) {
+		return all, err
+	}
+	// One that is there and cannot be opened (see checkWhole) has no clones.
+	whole := Name{Pool: n.Pool, Image: n.Image}
+	return all, c.view(ctx, whole, func(img *rbd.Image) error {
+		names, listErr := snapshots(img, whole)
+		if listErr == nil && !slices.Contains(names, n.Snap) {
+			return err
+		}
+		return listErr
+	})
 }
 
 // CreateSnapshot takes the snapshot n.Snap. A name that is taken is [ErrExists].
@@ -86,10 +97,27 @@ func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
 			case slices.Contains(names, n.Snap):
 				return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrExists}
 			}
-			_, err = img.CreateSnapshot(n.Snap)
-			return wrap("create snapshot", n.String(), err)
+			snap, err := img.CreateSnapshot(n.Snap)
+			if err != nil {
+				return wrap("create snapshot", n.String(), err)
+			}
+			return c.checkWhole(ctx, n, snap)
 		})
 	})
+}
+
+// checkWhole takes back a snapshot that cannot be opened. In a pool that is full
+// librbd makes one without the object map that opening it asks for, and calls that
+// done.
+func (c *Cluster) checkWhole(ctx context.Context, n Name, snap *rbd.Snapshot) error {
+	err := c.view(ctx, n, func(*rbd.Image) error { return nil })
+	if !is(err, ErrNotFound) {
+		return err
+	}
+	if err := snap.Remove(); err != nil {
+		return wrap("remove", n.String(), err)
+	}
+	return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrNoSpace, Err: err, Reason: "no space left for its object map"}
 }
 
 // ProtectSnapshot makes the snapshot n.Snap one that can be cloned from and not
