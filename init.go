@@ -210,6 +210,9 @@ func (i *initializing) differing() error {
 	e := &disk.Error{Kind: disk.ErrExists, Reason: "not all is as it must be"}
 	mendable := false
 	for _, t := range i.tasks {
+		if i.o.Force && len(t.steps) > 0 {
+			continue // it was changed, or would be but for the dry run
+		}
 		if t.State == Differs {
 			e.Holders = append(e.Holders, t.Kind+" "+t.Name+": "+t.Detail)
 			mendable = mendable || len(t.steps) > 0
@@ -219,11 +222,8 @@ func (i *initializing) differing() error {
 		return nil
 	}
 	next := ""
-	switch {
-	case mendable && !i.o.Force:
+	if mendable {
 		next = "to change what differs:  vmdisk cluster init --force"
-	case mendable && i.o.DryRun:
-		return nil // it would be changed
 	}
 	return &Error{Op: "init", Object: "cluster", Err: e, Next: next}
 }
