@@ -275,7 +275,7 @@ func (b *backup) steps() []step {
 		steps = append(steps, b.h.dropSteps(b.cluster, b.store, one)...)
 	}
 	steps = append(steps,
-		step{name: "note", detail: says("backup " + b.rec.ID), do: b.begin, undo: b.forget},
+		step{name: "begin", detail: says("backup " + b.rec.ID), do: b.begin, undo: b.forget},
 		step{name: "base", detail: base.String, do: b.makeBase, undo: b.unmakeBase})
 	if b.vm != "" {
 		steps = append(steps, step{name: "freeze", detail: says(b.vm), do: b.freeze, undo: b.thaw})

@@ -79,8 +79,11 @@ func (h *Host) VerifyBackups(ctx context.Context, what string) ([]disk.Verificat
 				v, err = store.VerifyBackup(ctx, h.cfg.BackupPool, all, b, volumes, h.progress(op, "backup "+b.ID, "verify"))
 				return err
 			}})
+		if err == nil && len(v.Bad) > 0 {
+			err = h.stillThere(ctx, b.ID) // it may have been removed under our eyes
+		}
 		if err != nil {
-			return results, err
+			return results, failed(op, what, err)
 		}
 		results = append(results, v)
 		if len(v.Bad) > 0 && damaged == nil {
@@ -89,6 +92,14 @@ func (h *Host) VerifyBackups(ctx context.Context, what string) ([]disk.Verificat
 		}
 	}
 	return results, failed(op, what, damaged)
+}
+
+func (h *Host) stillThere(ctx context.Context, id string) error {
+	b, err := h.Backup(ctx, id)
+	if err == nil {
+		err = usable(b)
+	}
+	return err
 }
 
 func verified(b disk.Backup, v disk.Verification) string {

@@ -61,6 +61,10 @@ func (h *Host) RestoreBackup(ctx context.Context, id string, o RestoreOptions) (
 		}
 		return err
 	})
+	var own *Error
+	if o.To != "" && !errors.As(err, &own) && (errors.Is(err, disk.ErrHasSnapshots) || errors.Is(err, disk.ErrInUse)) {
+		err = &Error{Op: op, Object: "backup " + id, Err: err, Next: "to a new volume:  vmdisk backup restore " + id}
+	}
 	return v, failed(op, "backup "+id, err)
 }
 
