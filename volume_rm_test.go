@@ -1,0 +1,106 @@
+package vmdisk
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/ceph/go-ceph/rbd"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vmdisk/vmdisk/disk"
+)
+
+// Who is in the way of a removal is named, and what finishes it is said.
+func TestRemoveVolumeRefuses(t *testing.T) {
+	h := open(t, 0)
+	v := volume(t, h)
+	s := snapshotted(t, h, v.ID, "keep")
+	err := h.RemoveVolume(t.Context(), v.ID)
+	refused(t, err, disk.ErrHasSnapshots, v.Name().String()+"@snapshot-keep", "volume snapshot rm "+v.ID+"@keep")
+
+	c := cloned(t, h, CloneOptions{Snapshot: v.ID + "@keep"})
+	err = h.RemoveVolume(t.Context(), v.ID)
+	refused(t, err, disk.ErrHasClones, c.Name().String(), "volume flatten "+c.ID)
+	err = h.RemoveVolumeSnapshot(t.Context(), v.ID+"@"+s.Name)
+	refused(t, err, disk.ErrHasClones, c.Name().String(), "volume flatten "+c.ID)
+	if _, err = h.TrashVolume(t.Context(), v.ID, 0); !errors.Is(err, disk.ErrHasClones) {
+		t.Errorf("trash: %v", err)
+	}
+	_, err = h.FlattenVolume(t.Context(), c.ID)
+	must(t, err)
+	_, err = h.FlattenVolume(t.Context(), c.ID)
+	refused(t, err, disk.ErrInvalid, "depends on nothing", "")
+	must(t, h.RemoveVolumeSnapshot(t.Context(), "keep"))
+
+	withImageOf(t, v.Name(), func(*rbd.Image) error {
+		was := stateNow(t)
+		by, err := h.Volume(t.Context(), v.ID)
+		must(t, err)
+		if len(by.Watchers) != 1 {
+			t.Fatalf("open by %v", by.Watchers)
+		}
+		addr := by.Watchers[0].Addr
+		refused(t, h.RemoveVolume(t.Context(), v.ID), disk.ErrInUse, addr, "")
+		_, err = h.TrashVolume(t.Context(), v.ID, 0)
+		refused(t, err, disk.ErrInUse, addr, "")
+		_, err = h.ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, By: true})
+		refused(t, err, disk.ErrInUse, addr, "")
+		was.unchanged(t)
+		return nil
+	})
+	// What backups left goes with the volume.
+	rbdCommand(t, "snap", "create", v.Name().String()+"@backup.0a1b.snap.1700000000.5")
+	err = h.RemoveVolumeSnapshot(t.Context(), v.ID+"@backup.0a1b.snap.1700000000.5")
+	refused(t, err, disk.ErrInUse, "backup", "")
+	must(t, h.RemoveVolume(t.Context(), v.ID))
+	if err := h.RemoveVolume(t.Context(), v.ID); !errors.Is(err, disk.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+}
+
+func TestVolumeTrash(t *testing.T) {
+	h := open(t, 0)
+	src := volume(t, h)
+	was := stateNow(t)
+	v := cloned(t, h, CloneOptions{ID: "trashed", Volume: src.ID})
+	write(t, v, "kept")
+	_, err := h.CreateVolumeSnapshot(t.Context(), v.ID, "along")
+	must(t, err)
+
+	in, err := h.TrashVolume(t.Context(), v.ID, time.Hour)
+	must(t, err)
+	all, err := h.TrashedVolumes(t.Context())
+	must(t, err)
+	if len(all) != 1 || all[0] != in || in.Image != v.Image || time.Until(in.Expires) < 50*time.Minute {
+		t.Errorf("in the trash is %+v, moved %+v", all, in)
+	}
+	_, err = h.Volume(t.Context(), v.ID)
+	refused(t, err, disk.ErrNotFound, v.Image, "volume restore "+v.ID)
+	refused(t, h.RemoveVolume(t.Context(), src.ID), disk.ErrHasClones, "in the trash", "volume purge --force "+v.ID)
+	_, err = h.PurgeVolume(t.Context(), v.ID, false)
+	refused(t, err, disk.ErrPermission, "until", "purge --force "+v.ID)
+	if purged, err := h.PurgeVolumes(t.Context()); err != nil || len(purged) != 0 {
+		t.Errorf("purged %v, %v", purged, err)
+	}
+
+	taken, err := h.CreateVolume(t.Context(), v.ID, disk.GiB)
+	must(t, err)
+	_, err = h.RestoreVolume(t.Context(), v.ID)
+	refused(t, err, disk.ErrExists, "", "")
+	must(t, h.RemoveVolume(t.Context(), taken.ID))
+
+	back, err := h.RestoreVolume(t.Context(), v.ID)
+	must(t, err)
+	if diff := cmp.Diff(v, back); diff != "" {
+		t.Error(diff)
+	}
+	reads(t, back, "kept")
+	_, err = h.RestoreVolume(t.Context(), v.ID)
+	refused(t, err, disk.ErrNotFound, "not in the trash", "")
+
+	_, err = h.TrashVolume(t.Context(), v.ID, time.Hour)
+	must(t, err)
+	_, err = h.PurgeVolume(t.Context(), v.ID, true)
+	must(t, err)
+	was.unchanged(t) // the snapshot that it hung on is gone, too
+}
