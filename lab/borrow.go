@@ -19,7 +19,7 @@ func Borrow(ctx context.Context) (l *Lab, done func() error, err error) {
 		l, err = Open(dir)
 		return l, func() error { return nil }, err
 	}
-	l, err = Up(ctx, Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid())})
+	l, err = Up(ctx, Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid()), Hurried: true})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -44,7 +44,7 @@ func (l *Lab) cephUp(ctx context.Context) error {
 		return err
 	}
 	l.report("ceph: HEALTH_OK: %.1f s", time.Since(began).Seconds())
-	if l.state.Bare {
+	if l.state.Bare || l.state.Hurried {
 		return nil // there is much to make yet
 	}
 	return l.hurryMon(ctx, false)
@@ -52,7 +52,8 @@ func (l *Lab) cephUp(ctx context.Context) error {
 
 // hurryMon has the monitor collect changes for a moment only instead of a
 // second, while there are many to make one after the other. Afterwards it must
-// be as slow as any: a lab is for measuring, too. A bare one stays hurried.
+// be as slow as any, for a lab is for measuring, too; unless it was asked to stay
+// hurried, or is bare.
 func (l *Lab) hurryMon(ctx context.Context, hurry bool) error {
 	const name = "paxos_propose_interval"
 	c := command{"prefix": "config unset", "var": name}

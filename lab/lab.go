@@ -57,6 +57,9 @@ type Options struct {
 	// Bare leaves out what vmdisk cluster init makes: the pools, the users but
 	// client.admin, and most of ceph.conf's [client].
 	Bare bool
+	// Hurried has the monitor agree at once to what by default it gathers for up to
+	// a second, snapshots among it: for tests, not for measuring.
+	Hurried bool
 	// Cache is where downloads and the built guest are kept for the next lab:
 	// "" means /var/cache/vmdisk-lab. It outlives the lab.
 	Cache string

@@ -41,6 +41,7 @@ type state struct {
 	OSDs     int       `json:"osds"`
 	Store    Store     `json:"store"`
 	Bare     bool      `json:"bare,omitempty"`
+	Hurried  bool      `json:"hurried,omitempty"`
 	Cache    string    `json:"cache"`
 	Created  time.Time `json:"created"`
 	BasePort int       `json:"base_port"`
@@ -53,7 +54,7 @@ type state struct {
 func newState(o Options, made bool) (*state, error) {
 	s := &state{
 		Dir: o.Dir, FSID: newUUID(), Phase: phaseStarting, Boot: bootID(), Made: made,
-		OSDs: o.OSDs, Store: o.Store, Bare: o.Bare, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
+		OSDs: o.OSDs, Store: o.Store, Bare: o.Bare, Hurried: o.Hurried, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
 		Processes: map[string]process{},
 	}
 	if s.Boot == "" {

@@ -24,6 +24,7 @@ func labCommand() *cli.Command {
 	dir := &cli.StringFlag{Name: "dir", Usage: "the lab's `DIR`", EnvVars: []string{lab.EnvDir}, Value: defaultLab}
 	size := []cli.Flag{dir,
 		&cli.BoolFlag{Name: "bare", Usage: "without pools and users: vmdisk cluster init makes them"},
+		&cli.BoolFlag{Name: "hurried", Usage: "the monitor does not gather changes for a second: for tests, not for measuring"},
 		&cli.IntFlag{Name: "osds", Usage: "`N` OSDs", Value: 1},
 		&cli.StringFlag{Name: "store", Usage: "OSDs keep data in `STORE`: bluestore (a sparse file) or memstore", Value: string(lab.BlueStore)},
 	}
@@ -49,7 +50,7 @@ func labCommand() *cli.Command {
 
 func (c *command) labOptions() lab.Options {
 	return lab.Options{
-		Dir: c.String("dir"), OSDs: c.Int("osds"), Store: lab.Store(c.String("store")), Bare: c.Bool("bare"),
+		Dir: c.String("dir"), OSDs: c.Int("osds"), Store: lab.Store(c.String("store")), Bare: c.Bool("bare"), Hurried: c.Bool("hurried"),
 		Report: c.ui.labReport(),
 	}
 }
