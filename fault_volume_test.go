@@ -78,14 +78,15 @@ func prepareRollback(t *testing.T, h *Host) (work, reverse func() error) {
 
 func prepareTrash(t *testing.T, h *Host) (work, reverse func() error) {
 	v := volume(t, h)
-	work = func() error { _, err := h.TrashVolume(t.Context(), v.ID, time.Hour); return err }
-	return work, func() error { _, err := h.RestoreVolume(t.Context(), v.ID); return err }
+	ctx := context.WithoutCancel(t.Context()) // it is taken out of the trash at the end, too
+	t.Cleanup(func() { _, _ = h.RestoreVolume(ctx, v.ID) })
+	work = func() error { _, err := h.TrashVolume(ctx, v.ID, time.Hour); return err }
+	return work, func() error { _, err := h.RestoreVolume(ctx, v.ID); return err }
 }
 
 func prepareRestore(t *testing.T, h *Host) (work, reverse func() error) {
 	trash, restore := prepareTrash(t, h)
 	must(t, trash())
-	t.Cleanup(func() { _ = restore() })
 	return restore, trash
 }
 
