@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 )
@@ -95,175 +93,8 @@ func unlock(ctx context.Context, lock *disk.ChainLock, err error) error {
 	return err
 }
 
-// check refuses what cannot work before anything is looked for.
-func (b *backup) check(ctx context.Context, volume string) (err error) {
-	if b.volume, err = backupVolume(volume); err != nil {
-		return err
-	}
-	switch b.o.Kind {
-	case "":
-		b.o.Kind = disk.BackupFull
-	case disk.BackupFull, disk.BackupIncremental, disk.BackupDifferential:
-	default:
-		return badInput("kind of backup %q is none of full, incremental, differential", b.o.Kind)
-	}
-	if b.o.Keep < 0 {
-		return badInput("%d backups cannot be kept", b.o.Keep)
-	}
-	if b.o.Snapshot != "" {
-		if err := disk.CheckName("snapshot", b.o.Snapshot); err != nil {
-			return err
-		}
-	}
-	if b.store, err = b.h.backups(ctx); err != nil {
-		return err
-	}
-	if b.cluster, err = b.h.Cluster(ctx); err != nil {
-		return err
-	}
-	if b.o.ID == "" {
-		b.o.ID = uuid.NewString()
-		return nil
-	}
-	if err := disk.CheckBackupID(b.o.ID); err != nil {
-		return err
-	}
-	_, err = b.store.FindBackup(ctx, b.pool, b.o.ID)
-	if err == nil {
-		return &disk.Error{Op: "create", Object: "backup " + b.o.ID, Kind: disk.ErrExists}
-	}
-	return lacking(ignoreMissing(err), b.store, b.pool)
-}
-
-// backupVolume is a volume that backups are made of. The name of a backup says only
-// a volume's ID, so that nothing else can be meant.
-func backupVolume(volume string) (disk.Name, error) {
-	n, err := disk.ParseVolume(volume)
-	if err == nil && !strings.HasPrefix(n.Image, disk.VolumeName("")) {
-		err = badInput("%s is not named as a volume (volume-ID); Cinder could not name a backup of it", n)
-	}
-	return n, err
-}
-
-// prepare finds what there is, with nobody else at it.
-func (b *backup) prepare(ctx context.Context) (err error) {
-	if err := b.cluster.CheckVolume(ctx, b.volume); err != nil {
-		return lacking(err, b.cluster, b.volume.Pool)
-	}
-	snaps, err := b.cluster.Snapshots(ctx, b.volume)
-	if err != nil {
-		return err
-	}
-	size, err := b.cluster.Size(ctx, b.volume)
-	if err != nil {
-		return err
-	}
-	if b.all, err = b.store.Backups(ctx, b.pool, disk.VolumeID(b.volume.Image)); err != nil {
-		return lacking(err, b.store, b.pool)
-	}
-	for _, one := range b.all {
-		if one.State != disk.BackupComplete {
-			b.lost = append(b.lost, one)
-		}
-	}
-	b.all = slices.DeleteFunc(b.all, func(one disk.Backup) bool { return one.State != disk.BackupComplete })
-	now := time.Now().UTC().Truncate(time.Microsecond)
-	if k := len(b.all); k > 0 && !now.After(b.all[k-1].Created) {
-		now = b.all[k-1].Created.Add(time.Microsecond) // clocks differ; the order counts
-	}
-	id := b.o.ID
-	b.rec = disk.Backup{ID: id, Volume: disk.VolumeID(b.volume.Image), Pool: b.volume.Pool, Kind: disk.BackupFull, Size: size,
-		Created: now, State: disk.BackupIncomplete, Base: disk.BackupBase(b.volume.Image, id),
-		Snapshot: disk.BackupSnapshot(id, now), By: "vmdisk"}
-	b.rec.Source = b.rec.Snapshot
-	if b.o.Snapshot != "" {
-		i := slices.IndexFunc(snaps, func(s disk.Snapshot) bool { return s.Name == b.o.Snapshot })
-		if i < 0 {
-			return &disk.Error{Op: "back up", Object: b.volume.String() + "@" + b.o.Snapshot, Kind: disk.ErrNotFound}
-		}
-		b.rec.Source, b.rec.Size = b.o.Snapshot, snaps[i].Size
-	}
-	if b.o.Kind != disk.BackupFull {
-		b.chain(snaps)
-	}
-	if b.o.Snapshot == "" && !b.o.NoFreeze {
-		return b.findGuest(ctx)
-	}
-	return nil
-}
-
-// chain makes it the difference to another, if that can be.
-func (b *backup) chain(snaps []disk.Snapshot) {
-	since, why := b.base(snaps)
-	if why != "" {
-		b.note(Note, "full backup instead of "+b.o.Kind+": "+why)
-		return
-	}
-	b.since = &since
-	b.tip = b.all[len(b.all)-1]
-	b.rec.Kind, b.rec.Parent, b.rec.Base = b.o.Kind, since.ID, since.Base
-}
-
-// base is what the backup can be the difference to, or why there is nothing.
-func (b *backup) base(snaps []disk.Snapshot) (since disk.Backup, why string) {
-	if len(b.all) == 0 {
-		return since, "there is none yet"
-	}
-	tip := b.all[len(b.all)-1]
-	since = tip
-	if b.o.Kind == disk.BackupDifferential {
-		for _, one := range b.all {
-			if one.Base == tip.Base && one.Kind == disk.BackupFull {
-				since = one
-			}
-		}
-	}
-	index := func(name string) int {
-		return slices.IndexFunc(snaps, func(s disk.Snapshot) bool { return s.Name == name })
-	}
-	at := index(since.Source)
-	switch {
-	case since.Pool != b.volume.Pool:
-		return since, "the last is of a volume in pool " + since.Pool
-	case at < 0:
-		return since, "the volume has no snapshot " + since.Source + " any more"
-	case b.o.Snapshot != "" && index(b.o.Snapshot) <= at:
-		return since, "snapshot " + b.o.Snapshot + " is not younger than backup " + since.ID
-	}
-	return since, ""
-}
-
 func (b *backup) note(kind EventKind, text string) {
 	b.h.emit(Event{Kind: kind, Op: b.op, Object: b.volume.String(), Step: "note", Detail: text})
-}
-
-// findGuest looks for the machine that has the volume. Whatever keeps it from
-// being frozen is worth a note and no failure.
-func (b *backup) findGuest(ctx context.Context) error {
-	by, err := b.cluster.Watchers(ctx, b.volume)
-	if err != nil || len(by) == 0 {
-		return err // nobody writes
-	}
-	owner, err := b.cluster.Owner(ctx, b.volume)
-	if err != nil {
-		b.note(Note, "in use by who knows whom: the backup will be as after a power cut")
-		return ignoreMissing(err)
-	}
-	unfrozen := func(why string) { b.note(Note, why+": the backup will be as after a power cut") }
-	if b.conn, b.giveBack, err = b.h.borrow(ctx); err != nil {
-		unfrozen(owner.VM + " cannot be frozen, libvirt does not answer")
-		return ctx.Err()
-	}
-	info, err := domain.Find(ctx, b.conn, owner.UUID)
-	switch {
-	case errors.Is(err, domain.ErrNotFound):
-		unfrozen(owner.VM + " is on " + owner.Host + " and can be frozen only there")
-	case err != nil:
-		unfrozen(err.Error())
-	case info.Running:
-		b.vm = info.Name
-	}
-	return ctx.Err()
 }
 
 func (b *backup) steps() []step {
@@ -345,30 +176,6 @@ func (b *backup) unmakeBase(ctx context.Context) error {
 	}
 	_, err := b.store.Rewind(ctx, base, b.tip.Snapshot)
 	return err
-}
-
-func (b *backup) freeze(ctx context.Context) (err error) {
-	b.frozen, err = domain.Freeze(ctx, b.conn, b.vm, freezeDeadline)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	b.note(Note, fmt.Sprintf("%s is not frozen (%v): the backup will be as after a power cut", b.vm, err))
-	return nil
-}
-
-// thaw is a step's work and its undo. What the guest says cannot keep a backup from
-// being made.
-func (b *backup) thaw(context.Context) error {
-	if b.frozen == nil {
-		return nil
-	}
-	err := b.frozen.Thaw()
-	b.frozen = nil
-	b.rec.Frozen = err == nil
-	if err != nil {
-		b.note(Warning, err.Error())
-	}
-	return nil
 }
 
 func (b *backup) snapshot(ctx context.Context) error {

@@ -53,7 +53,7 @@ func (h *Host) RestoreBackup(ctx context.Context, id string, o RestoreOptions) (
 	err := h.withChain(ctx, id, "restore of backup "+id, func(ctx context.Context, c chain) error {
 		r := &restore{h: h, volumes: c.volumes, store: c.store, b: c.backup}
 		if err := r.prepare(ctx, o); err != nil {
-			return err
+			return orElsewhere(err, id)
 		}
 		err := h.run(ctx, op, "backup "+id, r.steps()...)
 		if err == nil {
@@ -61,11 +61,15 @@ func (h *Host) RestoreBackup(ctx context.Context, id string, o RestoreOptions) (
 		}
 		return err
 	})
-	var own *Error
-	if o.To != "" && !errors.As(err, &own) && (errors.Is(err, disk.ErrHasSnapshots) || errors.Is(err, disk.ErrInUse)) {
-		err = &Error{Op: op, Object: "backup " + id, Err: err, Next: "to a new volume:  vmdisk backup restore " + id}
-	}
 	return v, failed(op, "backup "+id, err)
+}
+
+// orElsewhere says what can be done where a volume cannot be replaced.
+func orElsewhere(err error, id string) error {
+	if errors.Is(err, disk.ErrHasSnapshots) || errors.Is(err, disk.ErrInUse) {
+		return &Error{Op: "restore", Object: "backup " + id, Err: err, Next: "to a new volume:  vmdisk backup restore " + id}
+	}
+	return err
 }
 
 func (r *restore) prepare(ctx context.Context, o RestoreOptions) (err error) {
@@ -118,6 +122,7 @@ func (r *restore) prepareReplace(ctx context.Context, to string) (err error) {
 		return err
 	}
 	r.replace = true
+	// A restore that was killed between its last two steps is taken back first.
 	displaced, err := r.volumes.Displaced(ctx, r.to)
 	if err != nil {
 		return lacking(err, r.volumes, r.to.Pool)

@@ -1,5 +1,5 @@
 // Package disk is everything of vmdisk that lives in Ceph: the connection,
-// the names, images, root disks, volumes, and who holds them.
+// the names, images, root disks, volumes, backups, and who holds them.
 //
 // A [Cluster] is one connection to Ceph, safe for concurrent use; whoever opens
 // it closes it. Its methods take plain values and return plain values: pools and
@@ -13,5 +13,6 @@
 //
 // The layout is the one that OpenStack's Glance, Nova and Cinder use, so that
 // they can share the pools: images in "images" with the protected snapshot
-// "snap", root disks "UUID_disk" in "vms", volumes "volume-ID" in "volumes".
+// "snap", root disks "UUID_disk" in "vms", volumes "volume-ID" in "volumes", their
+// backups as snapshots of "volume-ID.backup.ID" in "backups".
 package disk
