@@ -23,6 +23,10 @@ type Damage struct {
 	Want   uint32 `json:"want"`     // and that it had
 }
 
+// scanWorkers bounds the units in flight, and with them memory: each has a buffer of
+// 4 MiB, and in librbd as much again while it reads.
+const scanWorkers = 6
+
 // maxDamage is how many blocks are named one by one.
 const maxDamage = 1000
 
@@ -111,7 +115,7 @@ func (s *scan) page(ctx context.Context, page int64) error {
 		}
 		return nil
 	})
-	for range min(copyWorkers, len(numbers)) {
+	for range min(scanWorkers, len(numbers)) {
 		group.Go(func() error {
 			w := &scanner{scan: s, sums: sums, want: want, buf: newBuffer(minUnit)}
 			defer w.buf.free()
