@@ -78,3 +78,30 @@ func TestClip(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestSumPageEnds(t *testing.T) {
+	p := new(sumPage)
+	for g := range int64(10) {
+		p.set(g, 7)
+	}
+	p.cut(0, 5*sumGrain+1) // of grain 5 a byte is left
+	if _, ok := p.get(5); !ok {
+		t.Error("the last grain is gone")
+	}
+	if _, ok := p.get(6); ok {
+		t.Error("grain 6 is behind the end")
+	}
+	p.blank(0, 5*sumGrain, 8*sumGrain)
+	for g, want := range map[int64]uint32{4: 7, 5: 0, 7: 0} {
+		if crc, ok := p.get(g); !ok || crc != want {
+			t.Errorf("grain %d: %d %v", g, crc, ok)
+		}
+	}
+	if _, ok := p.get(8); ok {
+		t.Error("grain 8 is behind what was blanked")
+	}
+	p.cut(1, pageSpan) // the page begins there
+	if _, ok := p.get(0); ok {
+		t.Error("all of a page behind the end is cut")
+	}
+}

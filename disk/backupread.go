@@ -51,6 +51,7 @@ func sumsOf(io *rados.IOContext, all []Backup, b Backup) (want func(int64) (*sum
 				return nil, err
 			}
 			p.overlay(later)
+			p.cut(page, link.Size)
 		}
 		return p, nil
 	}, whole

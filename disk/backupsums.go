@@ -51,6 +51,26 @@ func (p *sumPage) overlay(later *sumPage) {
 	}
 }
 
+// cut forgets what lies behind the end of a volume of this size, and blank makes
+// zeros of what lies between two: what was cut off once was zeros ever after.
+func (p *sumPage) cut(page, size int64) {
+	for g := grainAt(page, size); g < pageGrains; g++ {
+		p.has[g/64] &^= 1 << (g % 64)
+		p.crc[g] = 0
+	}
+}
+
+func (p *sumPage) blank(page, from, to int64) {
+	for g := grainAt(page, from); g < grainAt(page, to); g++ {
+		p.set(g, 0)
+	}
+}
+
+// grainAt is the first grain of a page that begins at or behind an offset.
+func grainAt(page, off int64) int64 {
+	return min(max((off+sumGrain-1)/sumGrain-page*pageGrains, 0), pageGrains)
+}
+
 // encode is the page as it is stored: entries, and a CRC of them all.
 func (p *sumPage) encode() []byte {
 	var out []byte
@@ -132,18 +152,23 @@ func removeSums(ctx context.Context, io *rados.IOContext, id string, size int64)
 }
 
 // mergeSums lays the checksums of a later backup over those of the one before it,
-// and gives the later one the result. Run again it comes to the same.
-func mergeSums(ctx context.Context, io *rados.IOContext, before, later Backup) error {
+// and gives the later one the result. Below them may be those of volumes as large
+// as most. Run again it comes to the same.
+func mergeSums(ctx context.Context, io *rados.IOContext, before, later Backup, most int64) error {
 	for n := range pagesOf(later.Size) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		p := new(sumPage)
-		for _, id := range []string{before.ID, later.ID} {
-			if err := readSums(io, id, n, p); err != nil {
-				return err
-			}
+		p, over := new(sumPage), new(sumPage)
+		if err := readSums(io, before.ID, n, p); err != nil {
+			return err
 		}
+		if err := readSums(io, later.ID, n, over); err != nil {
+			return err
+		}
+		p.blank(n, before.Size, most)
+		p.overlay(over)
+		p.cut(n, later.Size)
 		if err := writeSums(io, later.ID, n, p); err != nil {
 			return err
 		}

@@ -156,7 +156,7 @@ func (c *Cluster) Inherit(ctx context.Context, pool string, b Backup) error {
 		if child.By != "vmdisk" || child.State != BackupComplete || child.Parent != b.ID {
 			continue
 		}
-		if err := c.takeSums(ctx, pool, b, &child); err != nil {
+		if err := c.takeSums(ctx, pool, all, b, &child); err != nil {
 			return err
 		}
 		child.Parent = b.Parent
@@ -175,7 +175,7 @@ func (c *Cluster) Inherit(ctx context.Context, pool string, b Backup) error {
 
 // takeSums lays a backup's checksums over those of the one that it is the
 // difference to.
-func (c *Cluster) takeSums(ctx context.Context, pool string, b Backup, child *Backup) error {
+func (c *Cluster) takeSums(ctx context.Context, pool string, all []Backup, b Backup, child *Backup) error {
 	switch {
 	case child.Sums != sumsChanged:
 		return nil
@@ -184,7 +184,13 @@ func (c *Cluster) takeSums(ctx context.Context, pool string, b Backup, child *Ba
 		return nil
 	}
 	child.Sums = b.Sums
-	err := c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, *child) })
+	most := b.Size
+	for _, below := range all {
+		if below.Base == b.Base && below.Created.Before(b.Created) {
+			most = max(most, below.Size)
+		}
+	}
+	err := c.pool(ctx, pool, func(io *rados.IOContext) error { return mergeSums(ctx, io, b, *child, most) })
 	if is(err, ErrNoSpace) { // to make room, removing must not need any
 		child.Sums = sumsOnly
 		return nil

@@ -56,7 +56,8 @@ type ChainLock struct {
 	io     *rados.IOContext
 	name   string
 	cookie string
-	stop   context.CancelFunc
+	stop   context.CancelFunc      // of renewing it
+	cancel context.CancelCauseFunc // of the work under it
 	ended  chan struct{}
 }
 
@@ -84,7 +85,7 @@ func (c *Cluster) LockChain(ctx context.Context, pool, volume, doing string) (co
 	}
 	working, cancel := context.WithCancelCause(ctx)
 	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	l.stop = stop
+	l.stop, l.cancel = stop, cancel
 	go l.renew(renewing, cancel)
 	return working, l, nil
 }
@@ -148,6 +149,7 @@ func (l *ChainLock) what() string { return "backups of " + strings.TrimPrefix(l.
 func (l *ChainLock) Release() error {
 	l.stop()
 	<-l.ended
+	l.cancel(nil)
 	defer l.io.Destroy()
 	// Still ours? Then nobody can take it before it is removed, with its history.
 	got, err := l.lock(renewLock)

@@ -94,8 +94,8 @@ type delta struct {
 
 // changed is which units may have changed.
 //
-// The object maps alone are not to be believed after a rollback: librbd (16.2, 18.2)
-// gives the image the map of the snapshot that it went back to, in which an object
+// The object maps alone are not to be believed after a rollback: librbd (seen on
+// 16.2) gives the image the map of the snapshot that it went back to, in which an object
 // that differs from a later snapshot can be marked as unchanged. Of such a
 // rollback nothing is noted anywhere. But it touches every object that changed
 // since its target; if one that is known to have changed just before from is
