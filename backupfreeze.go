@@ -6,13 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/vmdisk/vmdisk/domain"
 )
-
-// freezeDeadline is how long a guest is held still for its snapshot at most.
-const freezeDeadline = 20 * time.Second
 
 // findGuest looks for the machine that has the volume. Whatever keeps it from
 // being frozen is worth a note and no failure.
