@@ -139,16 +139,25 @@ func TestBackupPool(t *testing.T) {
 			}
 		}
 		was := stateNow(t)
-		defer mon(`{"prefix":"osd pool set-quota","pool":"backups","field":"max_bytes","val":"0"}`)
-		mon(`{"prefix":"osd pool set-quota","pool":"backups","field":"max_bytes","val":"1"}`)
 		io, err := conn.OpenIOContext(disk.BackupPool)
 		must(t, err)
+		defer io.Destroy()
 		must(t, io.SetPoolFullTry())
-		for err == nil { // until the OSDs know
-			err = io.WriteFull("probe", []byte("x"))
+		probe := func() error { // what the OSDs know of the quota
+			err := io.WriteFull("probe", []byte("x"))
 			_ = io.Delete("probe")
+			return err
 		}
-		io.Destroy()
+		defer func() {
+			mon(`{"prefix":"osd pool set-quota","pool":"backups","field":"max_bytes","val":"0"}`)
+			for probe() != nil {
+				continue
+			}
+		}()
+		mon(`{"prefix":"osd pool set-quota","pool":"backups","field":"max_bytes","val":"1"}`)
+		for probe() == nil {
+			continue
+		}
 		_, err = h.CreateBackup(ctx, v.ID, BackupOptions{})
 		refuses(t, err, disk.ErrNoSpace)
 		was.unchanged(t)

@@ -40,7 +40,8 @@ func TestBackupsWithCinder(t *testing.T) {
 	mess(t, v.Name(), 3)
 	mine, err := h.BackupRecord(t.Context(), first.ID)
 	must(t, err)
-	cinderBackup(t, "backup", v.ID, again, size, mine)
+	restored := volume(t, h)
+	cinderBackup(t, "backup", v.ID, again, size, mine, "+", "restore", mine, restored.ID, size)
 	mess(t, v.Name(), 4)
 	second := create(t, h, v.ID, incremental)
 	if second.Parent != again {
@@ -61,23 +62,23 @@ func TestBackupsWithCinder(t *testing.T) {
 			t.Errorf("verified: %+v", r)
 		}
 	}
-	cinderRestores := func(b disk.Backup) {
+	cinderRestored := func(to disk.Volume, b disk.Backup) {
 		t.Helper()
-		to := volume(t, h)
-		record, err := h.BackupRecord(t.Context(), b.ID)
-		must(t, err)
-		cinderBackup(t, "restore", record, to.ID, size)
 		if got := content(t, to.Name()); got != want[b.ID] {
 			t.Errorf("Cinder restores %s backup %s to %s, want %s", b.Kind, b.ID, got, want[b.ID])
 		}
 		dropBackupSnapshots(t, to.Name()) // import-diff brings the backup's
 	}
-	cinderRestores(first)
+	cinderRestored(restored, first)
 
 	// Either removes what the other made, and what is left still restores.
 	_, err = h.RemoveBackup(t.Context(), theirs)
 	must(t, err)
-	cinderBackup(t, "delete", mine)
+	last, err := h.BackupRecord(t.Context(), second.ID)
+	must(t, err)
+	restored = volume(t, h)
+	cinderBackup(t, "delete", mine, "+", "restore", last, restored.ID, size)
+	cinderRestored(restored, second)
 	all, err = h.Backups(t.Context(), v.ID)
 	must(t, err)
 	state := map[string]string{}
@@ -87,7 +88,6 @@ func TestBackupsWithCinder(t *testing.T) {
 	if len(all) != 3 || state[first.ID] != disk.BackupBroken || state[second.ID] != disk.BackupComplete {
 		t.Errorf("after Cinder removed %s: %+v", first.ID, all)
 	}
-	cinderRestores(second)
 	restores(t, h, second, want[second.ID])
 	if _, err := h.VerifyBackups(t.Context(), v.ID); err != nil {
 		t.Error(err)

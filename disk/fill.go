@@ -64,6 +64,7 @@ func fillImage(ctx context.Context, s *scan, to *rados.IOContext, dst Name) (err
 	if _, err := resizeTo(to, dst, s.src.size); err != nil {
 		return err
 	}
+	s.to = dst
 	if s.dst, err = openRawImage(to, dst.Image); err != nil {
 		return wrap("open", dst.String(), err)
 	}
@@ -72,7 +73,7 @@ func fillImage(ctx context.Context, s *scan, to *rados.IOContext, dst Name) (err
 			err = wrap("write", dst.String(), e)
 		}
 	}()
-	return wrap("write", dst.String(), s.run(ctx))
+	return s.run(ctx)
 }
 
 // resizeTo makes an image of ours larger or smaller, if it has to be.

@@ -40,6 +40,7 @@ type scan struct {
 	todo units // the units that are looked at
 
 	dst   *rawImage // where it is copied to; nil is nowhere
+	to    Name      // the same, for errors
 	fresh bool      // dst was never written: zeros need not be
 
 	keep     func(page int64, p *sumPage) error // gets the sums of each page
@@ -293,10 +294,10 @@ func (w *scanner) copy(base int64) error {
 		return nil
 	}
 	if err := w.dst.write(w.buf, base, w.writes); err != nil {
-		return err
+		return wrap("write", w.to.String(), err)
 	}
 	if err := w.dst.zero(base, w.zeros); err != nil {
-		return err
+		return wrap("write", w.to.String(), err)
 	}
 	var n int64
 	for _, s := range w.writes {

@@ -10,6 +10,8 @@ and of the backup. The driver, the records and what it does to Ceph are Cinder's
         imports a record and restores the backup to an empty volume that is there
     cinder_backup.py CONF delete RECORD
         imports a record and removes the backup
+
+Several commands with a + between them are run one after the other.
 """
 import sys
 
@@ -79,17 +81,7 @@ def opened(ctx, volume, conf):
     return linuxrbd.RBDVolumeIOWrapper(meta)
 
 
-def main():
-    conf, command, *args = sys.argv[1:]
-    CONF([], project="cinder", default_config_files=[])
-    CONF.set_override("connection", "sqlite://", group="database")
-    CONF.set_override("backup_ceph_conf", conf)
-    CONF.set_override("backup_ceph_user", "cinder-backup")
-    CONF.set_override("backup_ceph_pool", "backups")
-    ctx = context.RequestContext("lab", "lab", is_admin=True)
-    driver = ceph.CephBackupDriver(ctx)
-    driver.check_for_setup_error()
-
+def run(driver, ctx, conf, command, *args):
     def row(id, size):
         volume = Volume(id=id, name="volume-" + id, size=int(size), display_name="", display_description="")
         driver.db = driver.backup_meta_api.db = Database(volume)
@@ -101,8 +93,7 @@ def main():
         for extra in ("parent", "metadata"):
             values.pop(extra)
         values.update(id=backup_id, user_id="lab", project_id="lab", volume_id=volume, size=int(size),
-                      container="backups", object_count=0, num_dependent_backups=0, deleted=False,
-                      service=CONF.backup_driver)
+                      container="backups", object_count=0, num_dependent_backups=0, deleted=False)
         backup = objects.Backup(ctx, **values)
         backup.parent = backup_of(ctx, parent[0]) if parent else None
         backup.metadata = {}
@@ -123,6 +114,22 @@ def main():
         driver.delete_backup(backup_of(ctx, args[0]))
     else:
         sys.exit("no command " + command)
+
+
+def main():
+    conf, *words = sys.argv[1:]
+    CONF([], project="cinder", default_config_files=[])
+    CONF.set_override("connection", "sqlite://", group="database")
+    CONF.set_override("backup_ceph_conf", conf)
+    CONF.set_override("backup_ceph_user", "cinder-backup")
+    CONF.set_override("backup_ceph_pool", "backups")
+    ctx = context.RequestContext("lab", "lab", is_admin=True)
+    driver = ceph.CephBackupDriver(ctx)
+    driver.check_for_setup_error()
+    while words:
+        end = words.index("+") if "+" in words else len(words)
+        run(driver, ctx, conf, *words[:end])
+        words = words[end + 1:]
 
 
 main()
