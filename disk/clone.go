@@ -62,7 +62,7 @@ func (c *Cluster) Cloneable(ctx context.Context, src Name) error {
 // openSnapshot opens a snapshot read-only and says whether it is the image or
 // its snapshot that is missing.
 func openSnapshot(io *rados.IOContext, src Name) (*rbd.Image, error) {
-	img, err := rbd.OpenImageReadOnly(io, src.Image, src.Snap)
+	img, err := openImage(io, src, rbd.OpenImageReadOnly)
 	if err == nil {
 		return img, nil
 	}
@@ -71,8 +71,7 @@ func openSnapshot(io *rados.IOContext, src Name) (*rbd.Image, error) {
 		return nil, e
 	}
 	e.Reason = fmt.Sprintf("no image %s/%s", src.Pool, src.Image)
-	if img, err := rbd.OpenImageReadOnly(io, src.Image, rbd.NoSnapshot); err == nil {
-		img.Close()
+	if present(io, src) == nil {
 		e.Reason = fmt.Sprintf("image %s/%s has no snapshot %q to clone from", src.Pool, src.Image, src.Snap)
 	}
 	return nil, e

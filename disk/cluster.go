@@ -360,9 +360,9 @@ func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
 // neither take its lock nor count among its watchers.
 func (c *Cluster) view(ctx context.Context, n Name, f func(*rbd.Image) error) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImageReadOnly(io, n.Image, snapOrNone(n.Snap))
+		img, err := openImage(io, n, rbd.OpenImageReadOnly)
 		if err != nil {
-			return wrap("open", n.String(), err)
+			return err
 		}
 		defer img.Close()
 		return f(img)
@@ -372,18 +372,11 @@ func (c *Cluster) view(ctx context.Context, n Name, f func(*rbd.Image) error) er
 // edit runs f with an image opened for writing.
 func (c *Cluster) edit(ctx context.Context, n Name, f func(*rbd.Image) error) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImage(io, n.Image, rbd.NoSnapshot)
+		img, err := openImage(io, Name{Pool: n.Pool, Image: n.Image}, rbd.OpenImage)
 		if err != nil {
-			return wrap("open", n.String(), err)
+			return err
 		}
 		defer img.Close()
 		return f(img)
 	})
-}
-
-func snapOrNone(snap string) string {
-	if snap == "" {
-		return rbd.NoSnapshot
-	}
-	return snap
 }

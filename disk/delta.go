@@ -165,9 +165,9 @@ func (d delta) honest(ctx context.Context, img *rbd.Image, fast units) (bool, er
 func (d delta) between(from, to string) (units, error) {
 	at := d.n
 	at.Snap = to
-	img, err := rbd.OpenImageReadOnly(d.io, at.Image, at.Snap)
+	img, err := openImage(d.io, at, rbd.OpenImageReadOnly)
 	if err != nil {
-		return nil, wrap("open", at.String(), err)
+		return nil, err
 	}
 	defer img.Close()
 	return wholeDiff(img, at, from, d.unit)

@@ -78,9 +78,9 @@ func fillImage(ctx context.Context, s *scan, to *rados.IOContext, dst Name) (err
 
 // resizeTo makes an image of ours larger or smaller, if it has to be.
 func resizeTo(io *rados.IOContext, n Name, size int64) (changed bool, err error) {
-	img, err := rbd.OpenImage(io, n.Image, rbd.NoSnapshot)
+	img, err := openImage(io, n, rbd.OpenImage)
 	if err != nil {
-		return false, wrap("open", n.String(), err)
+		return false, err
 	}
 	defer img.Close()
 	has, err := img.GetSize()
@@ -122,9 +122,9 @@ func (c *Cluster) Rewind(ctx context.Context, base Name, snap string) (changed b
 		if changed, err = resizeTo(io, base, s.src.size); err != nil {
 			return err
 		}
-		head, err := rbd.OpenImageReadOnly(io, base.Image, rbd.NoSnapshot)
+		head, err := openImage(io, base, rbd.OpenImageReadOnly)
 		if err != nil {
-			return wrap("open", base.String(), err)
+			return err
 		}
 		s.todo, err = wholeDiff(head, base, snap, s.unit)
 		head.Close()

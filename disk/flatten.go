@@ -93,6 +93,9 @@ func (w *watched) rollback(io *rados.IOContext, n Name) error {
 
 // withBare runs f with an image opened for writing.
 func withBare(io *rados.IOContext, n Name, f func(C.rbd_image_t) C.int) error {
+	if err := present(io, n); err != nil {
+		return err
+	}
 	name := C.CString(n.Image)
 	defer C.free(unsafe.Pointer(name))
 	var image C.rbd_image_t

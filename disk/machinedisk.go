@@ -181,6 +181,9 @@ func (c *Cluster) WaitUnused(ctx context.Context, n Name) error {
 // Similar to: rbd rename.
 func (c *Cluster) Rename(ctx context.Context, from, to Name) error {
 	return c.pool(ctx, from.Pool, func(io *rados.IOContext) error {
+		if err := present(io, from); err != nil {
+			return err
+		}
 		err := wrap("rename", from.String(), rbd.GetImage(io, from.Image).Rename(to.Image))
 		if is(err, ErrExists) {
 			return &Error{Op: "create", Object: to.String(), Kind: ErrExists, Err: err}

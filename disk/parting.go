@@ -104,9 +104,9 @@ func (c *Cluster) viewID(ctx context.Context, n Name, id string, f func(*rbd.Ima
 		return c.view(ctx, n, f)
 	}
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImageByIdReadOnly(io, id, snapOrNone(n.Snap))
+		img, err := openTrashed(io, n, id, rbd.OpenImageByIdReadOnly)
 		if err != nil {
-			return wrap("open", n.String()+" (in the trash)", err)
+			return err
 		}
 		defer img.Close()
 		return f(img)

@@ -44,6 +44,9 @@ import (
 
 // openRawSnapshot opens an image, at a snapshot or without, for reading only.
 func openRawSnapshot(ioctx *rados.IOContext, n Name) (*rawImage, error) {
+	if err := present(ioctx, n); err != nil {
+		return nil, err
+	}
 	r := &rawImage{ioctx: ioctx, name: n.Image}
 	image := C.CString(n.Image)
 	defer C.free(unsafe.Pointer(image))

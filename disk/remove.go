@@ -57,6 +57,9 @@ func (c *Cluster) Removable(ctx context.Context, n Name) error {
 // remove deletes an image that has no snapshots that anybody could name.
 func (c *Cluster) remove(ctx context.Context, n Name) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		if err := present(io, n); err != nil {
+			return err
+		}
 		err := wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 		if !is(err, ErrHasSnapshots) {
 			return err

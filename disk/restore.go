@@ -65,9 +65,9 @@ func (c *Cluster) DropBackupSnapshots(ctx context.Context, n Name) error {
 		return err
 	}
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImageById(io, t.ID, rbd.NoSnapshot)
+		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
 		if err != nil {
-			return wrap("open", n.String()+" in the trash", err)
+			return err
 		}
 		defer img.Close()
 		names, err := snapshots(img, n)

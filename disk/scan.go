@@ -63,10 +63,10 @@ func openScan(io *rados.IOContext, n Name, from string) (*scan, error) {
 	if err != nil {
 		return nil, wrap("open", n.String(), err)
 	}
-	img, err := rbd.OpenImageReadOnly(io, n.Image, snapOrNone(n.Snap))
+	img, err := openImage(io, n, rbd.OpenImageReadOnly)
 	if err != nil {
 		_ = src.close()
-		return nil, wrap("open", n.String(), err)
+		return nil, err
 	}
 	return &scan{name: n, src: src, diff: img, from: from, unit: max(minUnit, src.chunk)}, nil
 }

@@ -62,6 +62,9 @@ func (c *Cluster) CloneVolume(ctx context.Context, src, dst Name) error {
 		if err != nil {
 			return wrap("inspect", src.String(), err)
 		}
+		if err := checkRaw(img, src); err != nil {
+			return err
+		}
 		return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
 			return cloneFrom(img, src, to, dst, max(volumeOrder, uint64(info.Order)))
 		})

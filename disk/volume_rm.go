@@ -112,9 +112,9 @@ func (c *Cluster) TrashVolume(ctx context.Context, n Name, keep time.Duration) e
 func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed) error {
 	n := Name{Pool: t.Pool, Image: t.Image}
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImageById(io, t.ID, rbd.NoSnapshot)
+		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
 		if err != nil {
-			return wrap("open", n.String()+" (in the trash)", err)
+			return err
 		}
 		defer img.Close()
 		children, err := clones(img, n)
