@@ -27,7 +27,10 @@ func (h *Host) RemoveVolume(ctx context.Context, volume string) error {
 	}
 	judged, err := cluster.JudgeRemoval(ctx, name)
 	missing := errors.Is(err, disk.ErrNotFound)
-	if err != nil && !missing {
+	if missing && errors.Is(cluster.Absent(ctx, name), disk.ErrExists) {
+		missing = false // it was never finished
+	}
+	if err != nil && !errors.Is(err, disk.ErrNotFound) {
 		return h.explain(ctx, cluster, name, failed(op, name.String(), err))
 	}
 	p, partErr := h.newParting(ctx, cluster, name, "")

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vmdisk/vmdisk/disk"
@@ -103,4 +104,26 @@ func TestVolumeTrash(t *testing.T) {
 	_, err = h.PurgeVolume(t.Context(), v.ID, true)
 	must(t, err)
 	was.unchanged(t) // the snapshot that it hung on is gone, too
+}
+
+// What a creation that was killed left, a name without an image, can be removed and
+// made again.
+func TestRemoveHalfMadeVolume(t *testing.T) {
+	h := open(t, 0)
+	was := stateNow(t)
+	v := volume(t, h)
+	withCeph(t, func(conn *rados.Conn) {
+		io, err := conn.OpenIOContext("volumes")
+		must(t, err)
+		defer io.Destroy()
+		var id string
+		withImageOf(t, v.Name(), func(img *rbd.Image) error {
+			id, err = img.GetId()
+			return err
+		})
+		must(t, io.Delete("rbd_header."+id))
+		must(t, io.Delete("rbd_object_map."+id))
+	})
+	must(t, h.RemoveVolume(t.Context(), v.ID))
+	was.unchanged(t)
 }

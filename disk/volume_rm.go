@@ -75,11 +75,12 @@ func (c *Cluster) RefuseUsed(ctx context.Context, op string, n Name) error {
 
 // RemoveVolume removes a volume. It refuses with [ErrInUse] what is open or
 // claimed by a machine, with [ErrHasClones] or [ErrHasSnapshots] what others
-// depend on, and names them.
+// depend on, and names them. What a creation that was killed left, an image that
+// cannot be opened, goes too.
 //
 // Similar to: rbd rm.
 func (c *Cluster) RemoveVolume(ctx context.Context, n Name) error {
-	return c.inTurn(ctx, "remove", n, func() error {
+	err := c.inTurn(ctx, "remove", n, func() error {
 		if err := c.RefuseUsed(ctx, "remove", n); err != nil {
 			return err
 		}
@@ -88,6 +89,10 @@ func (c *Cluster) RemoveVolume(ctx context.Context, n Name) error {
 		}
 		return c.remove(ctx, n)
 	})
+	if is(err, ErrNotFound) {
+		return c.remove(ctx, n)
+	}
+	return err
 }
 
 // TrashVolume moves a volume, with its snapshots, into the trash. One that is open
