@@ -121,7 +121,7 @@ func (b *backup) steps() []step {
 		step{name: "copy", detail: b.describe, do: b.copy},
 		step{name: "seal", detail: base.String,
 			do:   b.onStore(func(ctx context.Context) error { return b.store.CreateSnapshot(ctx, at) }),
-			undo: func(ctx context.Context) error { return ignoreMissing(b.store.RemoveSnapshot(ctx, at)) }},
+			undo: func(ctx context.Context) error { return gone(b.store.RemoveSnapshot(ctx, at)) }},
 		step{name: "metadata", detail: says("backup." + b.rec.ID + ".meta"),
 			do:   b.onStore(func(ctx context.Context) error { return b.store.WriteBackupMeta(ctx, b.pool, b.rec) }),
 			undo: func(ctx context.Context) error { return b.store.RemoveBackupMeta(ctx, b.pool, b.rec.ID) }},
@@ -198,7 +198,7 @@ func latest(a, b time.Time) time.Time {
 func (b *backup) removeSnapshot(ctx context.Context) error {
 	n := b.volume
 	n.Snap = b.rec.Source
-	return ignoreMissing(b.cluster.RemoveSnapshot(ctx, n))
+	return gone(b.cluster.RemoveSnapshot(ctx, n))
 }
 
 func (b *backup) copy(ctx context.Context) error {
@@ -237,14 +237,6 @@ func (h *Host) progress(op, object, step string) func(done, total int64) {
 	return func(done, total int64) {
 		h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step, Bytes: done, Total: total, Elapsed: time.Since(begin)})
 	}
-}
-
-// ignoreMissing takes "not there" for done.
-func ignoreMissing(err error) error {
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // lacking says which caps a user needs where it was refused.

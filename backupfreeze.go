@@ -20,7 +20,7 @@ func (b *backup) findGuest(ctx context.Context) error {
 	owner, err := b.cluster.Owner(ctx, b.volume)
 	if err != nil {
 		b.note(Note, "in use by who knows whom: the backup will be as after a power cut")
-		return ignoreMissing(err)
+		return gone(err)
 	}
 	unfrozen := func(why string) { b.note(Note, why+": the backup will be as after a power cut") }
 	if b.conn, b.giveBack, err = b.h.borrow(ctx); err != nil {

@@ -50,7 +50,7 @@ func (b *backup) check(ctx context.Context, volume string) (err error) {
 	if err == nil {
 		return &disk.Error{Op: "create", Object: "backup " + b.o.ID, Kind: disk.ErrExists}
 	}
-	return lacking(ignoreMissing(err), b.store, b.pool)
+	return lacking(gone(err), b.store, b.pool)
 }
 
 // backupVolume is a volume that backups are made of. The name of a backup says only

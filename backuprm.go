@@ -100,12 +100,12 @@ func (h *Host) dropSteps(volumes, store *disk.Cluster, b disk.Backup) []step {
 	}
 	if disk.IsBackupSnapshot(b.Source) {
 		steps = append(steps, step{name: "source", detail: says(b.VolumeName().String()), do: func(ctx context.Context) error {
-			return lacking(ignoreMissing(volumes.RemoveSnapshot(ctx, src)), volumes, src.Pool)
+			return lacking(gone(volumes.RemoveSnapshot(ctx, src)), volumes, src.Pool)
 		}})
 	}
 	return append(steps,
 		step{name: "snapshot", detail: base.String, do: onStore(func(ctx context.Context) error {
-			return ignoreMissing(store.RemoveSnapshot(ctx, at))
+			return gone(store.RemoveSnapshot(ctx, at))
 		})},
 		step{name: "base", detail: base.String, do: onStore(func(ctx context.Context) error {
 			return store.TidyBase(ctx, base)

@@ -85,6 +85,14 @@ func reimport(image string) string {
 		"  or, if it is raw after all, say so:  --format raw", image)
 }
 
+// gone takes "not there" for done.
+func gone(err error) error {
+	if errors.Is(err, disk.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
 // badInput is an error about what the caller asked for.
 func badInput(format string, args ...any) error {
 	return &disk.Error{Kind: disk.ErrInvalid, Reason: fmt.Sprintf(format, args...)}

@@ -5,7 +5,6 @@ package vmdisk
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +37,7 @@ func (h *Host) TrashImage(ctx context.Context, id string, keep time.Duration) (d
 	if err != nil {
 		return disk.Trashed{}, err
 	}
-	t, err := trashedImage(context.WithoutCancel(ctx), cluster, name)
+	t, err := cluster.InTrash(context.WithoutCancel(ctx), name)
 	return t, failed(op, name.String(), err)
 }
 
@@ -65,7 +64,7 @@ func (h *Host) RestoreImage(ctx context.Context, id string) (disk.Image, error) 
 	if err != nil {
 		return disk.Image{}, failed(op, id, err)
 	}
-	t, err := trashedImage(ctx, cluster, name)
+	t, err := cluster.InTrash(ctx, name)
 	if err != nil {
 		return disk.Image{}, failed(op, name.String(), err)
 	}
@@ -96,7 +95,7 @@ func (h *Host) PurgeImage(ctx context.Context, id string, force bool) (disk.Tras
 	if err != nil {
 		return disk.Trashed{}, failed(op, id, err)
 	}
-	t, err := trashedImage(ctx, cluster, name)
+	t, err := cluster.InTrash(ctx, name)
 	if err != nil {
 		return t, failed(op, name.String(), err)
 	}
@@ -106,22 +105,10 @@ func (h *Host) PurgeImage(ctx context.Context, id string, force bool) (disk.Tras
 			Next: "to remove it now:  vmdisk image purge --force '" + id + "'"}
 	}
 	return t, h.run(ctx, op, name.String(),
-		step{name: "snapshot", detail: name.String, do: func(ctx context.Context) error { return cluster.DropTrashedSnapshot(ctx, t) }},
+		step{name: "snapshot", detail: name.String, do: func(ctx context.Context) error {
+			return cluster.DropTrashedSnapshots(ctx, t, func(s string) bool { return s == disk.ImageSnapshot })
+		}},
 		step{name: "purge", detail: name.String, do: func(ctx context.Context) error { return cluster.PurgeTrash(ctx, t, force) }})
-}
-
-// trashedImage is the image of a name that went into the trash last.
-func trashedImage(ctx context.Context, cluster *disk.Cluster, n disk.Name) (disk.Trashed, error) {
-	all, err := cluster.Trash(ctx, n.Pool)
-	if err != nil {
-		return disk.Trashed{}, err
-	}
-	for _, t := range slices.Backward(all) {
-		if t.Image == n.Image {
-			return t, nil
-		}
-	}
-	return disk.Trashed{}, &disk.Error{Object: n.String(), Kind: disk.ErrNotFound, Reason: "is not in the trash"}
 }
 
 func (h *Host) imageName(ctx context.Context, id string) (*disk.Cluster, disk.Name, error) {
@@ -138,7 +125,7 @@ func explainImage(ctx context.Context, cluster *disk.Cluster, n disk.Name, err e
 	if !errors.Is(err, disk.ErrNotFound) {
 		return err
 	}
-	if _, missing := trashedImage(ctx, cluster, n); missing != nil {
+	if _, missing := cluster.InTrash(ctx, n); missing != nil {
 		return err
 	}
 	var e *Error

@@ -172,7 +172,13 @@ func (r *restore) steps() []step {
 		do: func(ctx context.Context) error { return r.volumes.Rename(ctx, part, r.to) }})
 	if r.replace {
 		steps = append(steps, step{name: "tidy", detail: says("snapshots of backups on what " + r.to.Image + " was"),
-			do: func(ctx context.Context) error { return r.volumes.DropBackupSnapshots(ctx, r.to) }})
+			do: func(ctx context.Context) error {
+				t, err := r.volumes.InTrash(ctx, r.to)
+				if err != nil {
+					return err
+				}
+				return r.volumes.DropTrashedSnapshots(ctx, t, disk.IsBackupSnapshot)
+			}})
 	}
 	return steps
 }

@@ -162,14 +162,6 @@ func (c *cloning) removeSnapshot(ctx context.Context) error {
 	return gone(c.cluster.RemoveSnapshot(ctx, c.src))
 }
 
-// gone takes "not there" for done.
-func gone(err error) error {
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil
-	}
-	return err
-}
-
 func (c *cloning) clone(ctx context.Context) error {
 	err := c.cluster.CloneVolume(ctx, c.src, c.dst)
 	c.ours = !errors.Is(err, disk.ErrExists)

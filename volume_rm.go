@@ -74,22 +74,8 @@ func (h *Host) TrashVolume(ctx context.Context, volume string, keep time.Duratio
 	if err != nil {
 		return disk.Trashed{}, h.explain(ctx, cluster, name, err)
 	}
-	t, err := youngest(context.WithoutCancel(ctx), cluster, name)
+	t, err := cluster.InTrash(context.WithoutCancel(ctx), name)
 	return t, failed(op, name.String(), err)
-}
-
-// youngest is the image of a name that went into the trash last.
-func youngest(ctx context.Context, cluster *disk.Cluster, n disk.Name) (disk.Trashed, error) {
-	all, err := cluster.Trash(ctx, n.Pool)
-	if err != nil {
-		return disk.Trashed{}, err
-	}
-	for _, t := range slices.Backward(all) {
-		if t.Image == n.Image {
-			return t, nil
-		}
-	}
-	return disk.Trashed{}, &disk.Error{Object: n.String(), Kind: disk.ErrNotFound, Reason: "is not in the trash"}
 }
 
 // TrashedVolumes lists the volumes in the trash, by name and then by age.
@@ -116,7 +102,7 @@ func (h *Host) RestoreVolume(ctx context.Context, volume string) (disk.Volume, e
 	if err != nil {
 		return disk.Volume{}, failed(op, "volume "+volume, err)
 	}
-	t, err := youngest(ctx, cluster, name)
+	t, err := cluster.InTrash(ctx, name)
 	if err != nil {
 		return disk.Volume{}, failed(op, name.String(), err)
 	}
@@ -143,7 +129,7 @@ func (h *Host) PurgeVolume(ctx context.Context, volume string, force bool) (disk
 	if err != nil {
 		return disk.Trashed{}, failed(op, "volume "+volume, err)
 	}
-	t, err := youngest(ctx, cluster, name)
+	t, err := cluster.InTrash(ctx, name)
 	if errors.Is(err, disk.ErrNotFound) { // all but what it hung on may be done
 		if p, partErr := h.newParting(ctx, cluster, name, ""); p.begun && errors.Is(partErr, disk.ErrNotFound) {
 			t = disk.Trashed{Pool: name.Pool, Image: name.Image}
@@ -173,7 +159,7 @@ func (h *Host) purge(ctx context.Context, cluster *disk.Cluster, t disk.Trashed,
 		return failed(op, name.String(), err)
 	}
 	err = h.run(ctx, op, name.String(), p.around([]step{
-		{name: "drop", detail: says("snapshots of " + name.String()), do: func(ctx context.Context) error { return cluster.DropTrashedSnapshots(ctx, t) }},
+		{name: "drop", detail: says("snapshots of " + name.String()), do: func(ctx context.Context) error { return cluster.DropTrashedSnapshots(ctx, t, nil) }},
 		{name: "purge", detail: name.String, do: func(ctx context.Context) error { return cluster.PurgeTrash(ctx, t, force) }},
 	})...)
 	return p.unfinished(err, "vmdisk volume purge "+disk.VolumeID(t.Image))

@@ -185,26 +185,3 @@ func (c *Cluster) TrashImage(ctx context.Context, n Name, keep time.Duration) er
 	}
 	return c.MoveToTrash(ctx, n, keep)
 }
-
-// DropTrashedSnapshot unprotects and removes the snapshot of an image in the trash,
-// so that it can be purged. One with clones is [ErrHasClones] and names them.
-//
-// Similar to: rbd snap unprotect --image-id, rbd snap rm --image-id.
-func (c *Cluster) DropTrashedSnapshot(ctx context.Context, t Trashed) error {
-	n := Name{Pool: t.Pool, Image: t.Image}
-	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
-		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
-		if err != nil {
-			return err
-		}
-		defer img.Close()
-		children, err := clones(img, n)
-		if err == nil && len(children) > 0 {
-			err = &Error{Op: "remove", Object: n.String() + " (in the trash)", Kind: ErrHasClones, Holders: children}
-		}
-		if err != nil {
-			return err
-		}
-		return dropSnapshot(img, n, ImageSnapshot)
-	})
-}

@@ -57,35 +57,6 @@ func (c *Cluster) CreateVolumeImage(ctx context.Context, n Name, size int64) err
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error { return createImage(io, n, size, volumeOrder) })
 }
 
-// DropBackupSnapshots removes the snapshots of backups from the image of a name
-// that was last moved to the trash, so that it can be purged.
-func (c *Cluster) DropBackupSnapshots(ctx context.Context, n Name) error {
-	t, err := c.inTrash(ctx, n)
-	if err != nil {
-		return err
-	}
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
-		if err != nil {
-			return err
-		}
-		defer img.Close()
-		names, err := snapshots(img, n)
-		if err != nil {
-			return err
-		}
-		for _, s := range names {
-			if !IsBackupSnapshot(s) {
-				continue
-			}
-			if err := dropSnapshot(img, n, s); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // Displaced says whether a restore into n was interrupted between its last two
 // steps: n is in the trash, and what is to take its place is whole.
 func (c *Cluster) Displaced(ctx context.Context, n Name) (bool, error) {
@@ -95,7 +66,7 @@ func (c *Cluster) Displaced(ctx context.Context, n Name) (bool, error) {
 	if err := c.Absent(ctx, Restoring(n)); !is(err, ErrExists) {
 		return false, err
 	}
-	_, err := c.inTrash(ctx, n)
+	_, err := c.InTrash(ctx, n)
 	return err == nil, ignore(err, ErrNotFound)
 }
 

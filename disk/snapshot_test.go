@@ -173,7 +173,7 @@ func TestTrash(t *testing.T) {
 	if err := c.MoveToTrash(t.Context(), n, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	entry, err := c.inTrash(t.Context(), n)
+	entry, err := c.InTrash(t.Context(), n)
 	if err != nil || entry.Expires.Sub(entry.Deleted) < 59*time.Minute {
 		t.Fatalf("in the trash is %+v, %v", entry, err)
 	}
@@ -189,7 +189,7 @@ func TestTrash(t *testing.T) {
 	if err := c.MoveToTrash(t.Context(), n, time.Hour); err != nil {
 		t.Fatal(err)
 	}
-	if entry, err = c.inTrash(t.Context(), n); err != nil {
+	if entry, err = c.InTrash(t.Context(), n); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.PurgeTrash(t.Context(), entry, true); err != nil {

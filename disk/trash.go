@@ -73,7 +73,7 @@ func (c *Cluster) Trash(ctx context.Context, pool string) ([]Trashed, error) {
 //
 // Similar to: rbd trash restore.
 func (c *Cluster) RestoreTrash(ctx context.Context, n Name) error {
-	t, err := c.inTrash(ctx, n)
+	t, err := c.InTrash(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -82,7 +82,9 @@ func (c *Cluster) RestoreTrash(ctx context.Context, n Name) error {
 	})
 }
 
-func (c *Cluster) inTrash(ctx context.Context, n Name) (Trashed, error) {
+// InTrash is the image of a name that was moved to the trash last; [ErrNotFound] if
+// there is none.
+func (c *Cluster) InTrash(ctx context.Context, n Name) (Trashed, error) {
 	all, err := c.Trash(ctx, n.Pool)
 	if err != nil {
 		return Trashed{}, err
@@ -92,7 +94,7 @@ func (c *Cluster) inTrash(ctx context.Context, n Name) (Trashed, error) {
 			return t, nil
 		}
 	}
-	return Trashed{}, &Error{Op: "restore", Object: n.String(), Kind: ErrNotFound, Reason: "is not in the trash"}
+	return Trashed{}, &Error{Object: n.String(), Kind: ErrNotFound, Reason: "is not in the trash"}
 }
 
 // PurgeTrash removes for good what one entry of the trash holds. One that is to
@@ -108,5 +110,36 @@ func (c *Cluster) PurgeTrash(ctx context.Context, t Trashed, force bool) error {
 			e.Reason = "is kept until " + t.Expires.Format(time.RFC3339)
 		}
 		return err
+	})
+}
+
+// DropTrashedSnapshots removes the snapshots of an image in the trash to which which
+// says yes, or all if it is nil, so that the image can be purged. One with clones is
+// [ErrHasClones] and names them.
+//
+// Similar to: rbd snap purge --image-id.
+func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed, which func(name string) bool) error {
+	n := Name{Pool: t.Pool, Image: t.Image}
+	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
+		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
+		if err != nil {
+			return err
+		}
+		defer img.Close()
+		children, err := clones(img, n)
+		if err == nil && len(children) > 0 {
+			err = &Error{Op: "remove", Object: n.String() + " (in the trash)", Kind: ErrHasClones, Holders: children}
+		}
+		if err != nil {
+			return err
+		}
+		names, err := snapshots(img, n)
+		for _, s := range names {
+			if which != nil && !which(s) {
+				continue
+			}
+			err = errors.Join(err, dropSnapshot(img, n, s))
+		}
+		return errors.Join(err, dropLeft(img, n))
 	})
 }

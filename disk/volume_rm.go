@@ -5,11 +5,7 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"time"
-
-	"github.com/ceph/go-ceph/rados"
-	"github.com/ceph/go-ceph/rbd"
 )
 
 // VolumeRemoval is what goes with a volume.
@@ -108,31 +104,4 @@ func (c *Cluster) TrashVolume(ctx context.Context, n Name, keep time.Duration) e
 		return err
 	}
 	return c.MoveToTrash(ctx, n, keep)
-}
-
-// DropTrashedSnapshots removes the snapshots of an image in the trash, so that it
-// can be purged. One with clones is [ErrHasClones] and names them.
-//
-// Similar to: rbd snap purge --image-id.
-func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed) error {
-	n := Name{Pool: t.Pool, Image: t.Image}
-	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
-		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
-		if err != nil {
-			return err
-		}
-		defer img.Close()
-		children, err := clones(img, n)
-		if err == nil && len(children) > 0 {
-			err = &Error{Op: "remove", Object: n.String() + " (in the trash)", Kind: ErrHasClones, Holders: children}
-		}
-		if err != nil {
-			return err
-		}
-		names, err := snapshots(img, n)
-		for _, s := range names {
-			err = errors.Join(err, dropSnapshot(img, n, s))
-		}
-		return errors.Join(err, dropLeft(img, n))
-	})
 }

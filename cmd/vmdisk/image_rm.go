@@ -4,14 +4,9 @@ package main
 
 import (
 	"context"
-	"math"
-	"strconv"
-	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
-	"github.com/vmdisk/vmdisk/disk"
 )
 
 func imageRmCommand() *cli.Command {
@@ -52,7 +47,7 @@ func runImageRm(ctx context.Context, c *command, h *vmdisk.Host) error {
 		}
 		return c.ui.result(map[string]string{"id": args[0]}, "%s is removed", args[0])
 	}
-	keep, err := parseKeep(c.String("expires"))
+	keep, err := c.keep()
 	if err != nil {
 		return err
 	}
@@ -60,7 +55,7 @@ func runImageRm(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err != nil {
 		return err
 	}
-	return c.ui.result(inTrash(t), "%s is in the trash, until %s at least; to have it back:  vmdisk image restore '%s'",
+	return c.ui.result(trashedImage(t), "%s is in the trash, until %s at least; to have it back:  vmdisk image restore '%s'",
 		t.Image, minute(t.Expires), args[0])
 }
 
@@ -85,45 +80,13 @@ func runImagePurge(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err != nil {
 		return err
 	}
-	return c.ui.result(inTrash(t), "%s is removed for good", t.Image)
+	return c.ui.result(trashedImage(t), "%s is removed for good", t.Image)
 }
-
-// imageInTrash is an image in the trash as JSON has it.
-type imageInTrash struct {
-	ID string `json:"id"`
-	disk.Trashed
-}
-
-func inTrash(t disk.Trashed) imageInTrash { return imageInTrash{t.Image, t} }
 
 func listTrashedImages(ctx context.Context, c *command, h *vmdisk.Host) error {
 	found, err := h.TrashedImages(ctx)
 	if err != nil {
 		return err
 	}
-	all, rows := []imageInTrash{}, []string{}
-	for _, t := range found {
-		all = append(all, inTrash(t))
-		rows = append(rows, strings.Join([]string{t.Image, minute(t.Deleted), minute(t.Expires)}, "\t"))
-	}
-	return c.ui.table(all, "the trash is empty", "ID\tDELETED\tKEPT UNTIL", rows)
-}
-
-func minute(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
-
-// parseKeep reads a duration in days, 14d, or one of Go's, 12h30m.
-func parseKeep(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		var n float64
-		n, err = strconv.ParseFloat(days, 64)
-		d = time.Duration(n * 24 * float64(time.Hour))
-		if n > math.MaxInt64/float64(24*time.Hour) {
-			d = -1
-		}
-	}
-	if err != nil || d < 0 {
-		return 0, usagef("--expires %q is not a time such as 14d or 12h", text)
-	}
-	return d, nil
+	return c.listTrash(found, trashedImage)
 }

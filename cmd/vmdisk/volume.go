@@ -137,7 +137,7 @@ func runVolumeLs(ctx context.Context, c *command, h *vmdisk.Host) error {
 		return err
 	}
 	if c.Bool("trash") {
-		return listTrash(ctx, c, h)
+		return listTrashedVolumes(ctx, c, h)
 	}
 	volumes, err := h.Volumes(ctx)
 	if err != nil {

@@ -4,9 +4,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"strings"
-	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
@@ -53,7 +50,7 @@ func runVolumeRm(ctx context.Context, c *command, h *vmdisk.Host) error {
 		}
 		return c.ui.result(map[string]string{"id": args[0]}, "%s is removed", args[0])
 	}
-	keep, err := parseDays(c.String("expires"))
+	keep, err := c.keep()
 	if err != nil {
 		return err
 	}
@@ -62,7 +59,7 @@ func runVolumeRm(ctx context.Context, c *command, h *vmdisk.Host) error {
 		return err
 	}
 	id := disk.VolumeID(t.Image)
-	return c.ui.result(trashed(t), "%s is in the trash, until %s at least; to have it back:  vmdisk volume restore %s", id, day(t.Expires), id)
+	return c.ui.result(trashedVolume(t), "%s is in the trash, until %s at least; to have it back:  vmdisk volume restore %s", id, minute(t.Expires), id)
 }
 
 func runVolumeRestore(ctx context.Context, c *command, h *vmdisk.Host) error {
@@ -83,9 +80,9 @@ func runVolumePurge(ctx context.Context, c *command, h *vmdisk.Host) error {
 			return usagef("--force is for one volume; usage: %s", c.usage())
 		}
 		purged, err := h.PurgeVolumes(ctx)
-		all := []trashedVolume{}
+		all := []trashed{}
 		for _, t := range purged {
-			all = append(all, trashed(t))
+			all = append(all, trashedVolume(t))
 		}
 		if printed := c.ui.result(all, "%d removed for good", len(all)); printed != nil {
 			return printed
@@ -100,41 +97,13 @@ func runVolumePurge(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err != nil {
 		return err
 	}
-	return c.ui.result(trashed(t), "%s is removed for good", disk.VolumeID(t.Image))
+	return c.ui.result(trashedVolume(t), "%s is removed for good", disk.VolumeID(t.Image))
 }
 
-// trashedVolume is a volume in the trash as JSON has it.
-type trashedVolume struct {
-	ID string `json:"id"`
-	disk.Trashed
-}
-
-func trashed(t disk.Trashed) trashedVolume { return trashedVolume{disk.VolumeID(t.Image), t} }
-
-func listTrash(ctx context.Context, c *command, h *vmdisk.Host) error {
+func listTrashedVolumes(ctx context.Context, c *command, h *vmdisk.Host) error {
 	found, err := h.TrashedVolumes(ctx)
 	if err != nil {
 		return err
 	}
-	all, rows := []trashedVolume{}, []string{}
-	for _, t := range found {
-		all = append(all, trashed(t))
-		rows = append(rows, strings.Join([]string{disk.VolumeID(t.Image), day(t.Deleted), day(t.Expires)}, "\t"))
-	}
-	return c.ui.table(all, "the trash is empty", "ID\tDELETED\tKEPT UNTIL", rows)
-}
-
-func day(t time.Time) string { return t.Local().Format("2006-01-02 15:04") }
-
-// parseDays reads 14d, or what Go reads as a duration.
-func parseDays(text string) (time.Duration, error) {
-	var days int
-	if n, err := fmt.Sscanf(text, "%dd", &days); err == nil && n == 1 && text == fmt.Sprintf("%dd", days) {
-		text = fmt.Sprintf("%dh", 24*days)
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, usagef("%q is not a time such as 14d or 12h", text)
-	}
-	return d, nil
+	return c.listTrash(found, trashedVolume)
 }

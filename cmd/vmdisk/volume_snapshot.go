@@ -72,7 +72,7 @@ func runSnapshotLs(ctx context.Context, c *command, h *vmdisk.Host) error {
 		if s.Protected {
 			protected = "yes"
 		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d", s.ID, s.Kind, disk.FormatSize(s.Size), day(s.Created), protected, len(s.Clones)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d", s.ID, s.Kind, disk.FormatSize(s.Size), minute(s.Created), protected, len(s.Clones)))
 	}
 	return c.ui.table(all, "no snapshots", "ID\tKIND\tSIZE\tCREATED\tPROTECTED\tCLONES", rows)
 }
