@@ -246,6 +246,17 @@ func TestVolumeOverQuota(t *testing.T) {
 	}
 	was.unchanged(t)
 	must(t, h.RemoveVolume(ctx, clone.ID)) // removing is how it gets space
+	quota(t, "volumes", "0")
+	for { // and some seconds later again
+		v, err := h.CreateVolume(ctx, "", disk.GiB)
+		if err == nil {
+			must(t, h.RemoveVolume(ctx, v.ID))
+			return
+		}
+		if !errors.Is(err, disk.ErrNoSpace) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // quota limits a pool; "0" is no limit.
