@@ -110,7 +110,14 @@ func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
 // librbd makes one without the object map that opening it asks for, and calls that
 // done.
 func (c *Cluster) checkWhole(ctx context.Context, n Name, snap *rbd.Snapshot) error {
-	err := c.view(ctx, n, func(*rbd.Image) error { return nil })
+	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		// At the snapshot, as a clone will: openImage goes there later and misses nothing.
+		img, err := rbd.OpenImageReadOnly(io, n.Image, n.Snap)
+		if err == nil {
+			err = img.Close()
+		}
+		return wrap("open", n.String(), err)
+	})
 	if !is(err, ErrNotFound) {
 		return err
 	}
