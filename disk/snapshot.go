@@ -101,30 +101,45 @@ func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
 			if err != nil {
 				return wrap("create snapshot", n.String(), err)
 			}
-			return c.checkWhole(ctx, n, snap)
+			return c.checkWhole(ctx, n, img, snap)
 		})
 	})
 }
 
 // checkWhole takes back a snapshot that cannot be opened. In a pool that is full
 // librbd makes one without the object map that opening it asks for, and calls that
-// done.
-func (c *Cluster) checkWhole(ctx context.Context, n Name, snap *rbd.Snapshot) error {
-	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		// At the snapshot, as a clone will: openImage goes there later and misses nothing.
-		img, err := rbd.OpenImageReadOnly(io, n.Image, n.Snap)
-		if err == nil {
-			err = img.Close()
-		}
-		return wrap("open", n.String(), err)
-	})
-	if !is(err, ErrNotFound) {
+// done. The map is looked for and the snapshot not opened: see open.go.
+func (c *Cluster) checkWhole(ctx context.Context, n Name, img *rbd.Image, snap *rbd.Snapshot) error {
+	whole, err := hasObjectMap(ctx, c, n, img)
+	if err != nil || whole {
 		return err
 	}
 	if err := snap.Remove(); err != nil {
 		return wrap("remove", n.String(), err)
 	}
-	return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrNoSpace, Err: err, Reason: "no space left for its object map"}
+	return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrNoSpace, Reason: "no space left for its object map"}
+}
+
+// hasObjectMap says whether a snapshot has its object map, or needs none. Source:
+// librbd, ObjectMap::object_map_name.
+func hasObjectMap(ctx context.Context, c *Cluster, n Name, img *rbd.Image) (bool, error) {
+	features, err := img.GetFeatures()
+	if err != nil || features&rbd.FeatureObjectMap == 0 {
+		return true, wrap("read features of", n.String(), err)
+	}
+	id, err := img.GetId()
+	if err != nil {
+		return false, wrap("read id of", n.String(), err)
+	}
+	at, err := img.GetSnapID(n.Snap)
+	if err != nil {
+		return false, wrap("read id of", n.String(), err)
+	}
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		_, err := io.Stat(fmt.Sprintf("rbd_object_map.%s.%016x", id, at))
+		return wrap("find object map of", n.String(), err)
+	})
+	return err == nil, ignore(err, ErrNotFound)
 }
 
 // ProtectSnapshot makes the snapshot n.Snap one that can be cloned from and not
