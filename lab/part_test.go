@@ -103,8 +103,11 @@ func guestOutlivesLibvirtd(t *testing.T, h *Host) {
 func nothingLost(t *testing.T, disk string, acked uint64) {
 	t.Helper()
 	raw := disk + ".raw"
-	_, err := run(t.Context(), "qemu-img", "convert", "-O", "raw", disk, raw)
-	must(t, err)
+	// A QEMU that was killed holds its lock on the file until the kernel is done with it.
+	must(t, until(t.Context(), func() error {
+		_, err := run(t.Context(), "qemu-img", "convert", "-O", "raw", disk, raw)
+		return err
+	}))
 	f, err := os.Open(raw)
 	must(t, err)
 	defer f.Close()
