@@ -231,14 +231,6 @@ func (b *backup) complete(ctx context.Context) error {
 	return nil
 }
 
-// progress tells bytes as events.
-func (h *Host) progress(op, object, step string) func(done, total int64) {
-	begin := time.Now()
-	return func(done, total int64) {
-		h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step, Bytes: done, Total: total, Elapsed: time.Since(begin)})
-	}
-}
-
 // lacking says which caps a user needs where it was refused.
 func lacking(err error, c *disk.Cluster, pool string) error {
 	if !errors.Is(err, disk.ErrPermission) {

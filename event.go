@@ -39,3 +39,11 @@ func (h *Host) emit(e Event) {
 		h.cfg.Observe(e)
 	}
 }
+
+// progress tells bytes as events.
+func (h *Host) progress(op, object, step string) func(done, total int64) {
+	begin := time.Now()
+	return func(done, total int64) {
+		h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step, Bytes: done, Total: total, Elapsed: time.Since(begin)})
+	}
+}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -128,11 +127,7 @@ func (x *exporting) unname(context.Context) error {
 }
 
 func (x *exporting) copy(ctx context.Context) (err error) {
-	begin := time.Now()
-	o := disk.ExportOptions{Checksum: x.o.Checksum, Progress: func(done, total int64) {
-		x.h.emit(Event{Kind: Progress, Op: "export", Object: x.image.ID, Step: "copy",
-			Bytes: done, Total: total, Elapsed: time.Since(begin)})
-	}}
+	o := disk.ExportOptions{Checksum: x.o.Checksum, Progress: x.h.progress("export", x.image.ID, "copy")}
 	if x.o.Writer != nil {
 		x.sum, err = x.cluster.ExportTo(ctx, x.image.Name(), x.o.Writer, o)
 	} else {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -94,11 +93,7 @@ func (i *importing) abandon(ctx context.Context) error {
 }
 
 func (i *importing) copy(ctx context.Context) error {
-	begin := time.Now()
-	return i.made.Copy(ctx, i.src, func(done, total int64) {
-		i.h.emit(Event{Kind: Progress, Op: "import", Object: i.name.Image, Step: "copy",
-			Bytes: done, Total: total, Elapsed: time.Since(begin)})
-	})
+	return i.made.Copy(ctx, i.src, i.h.progress("import", i.name.Image, "copy"))
 }
 
 func (i *importing) rename(ctx context.Context) error {

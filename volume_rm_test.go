@@ -33,7 +33,7 @@ func TestRemoveVolumeRefuses(t *testing.T) {
 	refused(t, err, disk.ErrInvalid, "depends on nothing", "")
 	must(t, h.RemoveVolumeSnapshot(t.Context(), "keep"))
 
-	withImageOf(t, v.Name(), func(*rbd.Image) error {
+	onImage(t, v.Name(), func(*rbd.Image) error {
 		was := stateNow(t)
 		by, err := h.Volume(t.Context(), v.ID)
 		must(t, err)
@@ -117,7 +117,7 @@ func TestRemoveHalfMadeVolume(t *testing.T) {
 		must(t, err)
 		defer io.Destroy()
 		var id string
-		withImageOf(t, v.Name(), func(img *rbd.Image) error {
+		onImage(t, v.Name(), func(img *rbd.Image) error {
 			id, err = img.GetId()
 			return err
 		})

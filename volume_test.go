@@ -9,29 +9,14 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 	"github.com/vmdisk/vmdisk/disk"
 )
 
-// withImageOf opens an image with the library that others use.
-func withImageOf(t testing.TB, n disk.Name, f func(*rbd.Image) error) {
-	t.Helper()
-	withCeph(t, func(conn *rados.Conn) {
-		io, err := conn.OpenIOContext(n.Pool)
-		must(t, err)
-		defer io.Destroy()
-		img, err := rbd.OpenImage(io, n.Image, rbd.NoSnapshot)
-		must(t, err)
-		defer img.Close()
-		must(t, f(img))
-	})
-}
-
 // write puts a text at the beginning of a volume.
 func write(t testing.TB, v disk.Volume, text string) {
 	t.Helper()
-	withImageOf(t, v.Name(), func(img *rbd.Image) error {
+	onImage(t, v.Name(), func(img *rbd.Image) error {
 		_, err := img.WriteAt([]byte(text), 0)
 		return err
 	})
@@ -39,7 +24,7 @@ func write(t testing.TB, v disk.Volume, text string) {
 
 func reads(t testing.TB, v disk.Volume, want string) {
 	t.Helper()
-	withImageOf(t, v.Name(), func(img *rbd.Image) error {
+	onImage(t, v.Name(), func(img *rbd.Image) error {
 		buf := make([]byte, len(want))
 		if _, err := img.ReadAt(buf, 0); err != nil {
 			return err
@@ -134,7 +119,7 @@ func TestRollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads(t, v, "then")
-	withImageOf(t, v.Name(), func(*rbd.Image) error {
+	onImage(t, v.Name(), func(*rbd.Image) error {
 		_, err := h.RollbackVolume(t.Context(), v.ID+"@now")
 		refused(t, err, disk.ErrInUse, "open by", "")
 		return nil
@@ -217,7 +202,7 @@ func TestVolumeOverQuota(t *testing.T) {
 	h := open(t, 0)
 	src := volume(t, h)
 	snapshotted(t, h, src.ID, "empty")
-	withImageOf(t, src.Name(), func(img *rbd.Image) error {
+	onImage(t, src.Name(), func(img *rbd.Image) error {
 		_, err := img.WriteAt(make([]byte, 1<<20), 0)
 		return err
 	})
