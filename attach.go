@@ -66,13 +66,12 @@ func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (
 		return Attachment{}, failed(op, volume+" to "+vm, err)
 	}
 	err := h.run(ctx, op, a.vm.Name,
-		h.secretStep(&h.secrets, a.session, &a.secret),
+		h.secretStep(&a.session, "", &a.secret),
 		step{name: "claim", detail: a.volume.String, do: a.claim, undo: a.release},
 		step{name: "attach", detail: func() string { return a.volume.String() + " → " + a.target }, do: a.plug, undo: a.unplug})
 	if err != nil {
 		return Attachment{}, err
 	}
-	h.keepSecret()
 	return Attachment{VM: a.vm.Name, Target: a.target, Pool: a.volume.Pool, Image: a.volume.Image,
 		Serial: disk.VolumeID(a.volume.Image), QoS: limits(a.qos)}, nil
 }

@@ -244,3 +244,22 @@ func peakMemory(s *os.ProcessState) float64 {
 	}
 	return float64(usage.Maxrss) / 1024
 }
+
+// BenchmarkJournal compares a boot with one that is not written down.
+func BenchmarkJournal(b *testing.B) {
+	h := open(b, 0)
+	ctx := b.Context()
+	last := ""
+	boot := func(unwritten bool) func() error {
+		return func() error {
+			h.unwritten = unwritten
+			vm, err := h.Boot(ctx, name(b), BootOptions{Image: "guest", Size: 128 << 20, Memory: guestMemory})
+			last = vm.UUID
+			return err
+		}
+	}
+	pair(b, boot(false), boot(true), func() error {
+		_, err := h.Remove(ctx, last)
+		return err
+	})
+}

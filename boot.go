@@ -19,7 +19,6 @@ type boot struct {
 	o      BootOptions
 	image  disk.Name
 	root   disk.Name
-	ours   bool // the root disk is this run's: it was not there before
 	grown  string
 	more   []*ownDisk
 	secret secret.Secret
@@ -42,36 +41,64 @@ func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error)
 	if err := b.open(ctx, h); err != nil {
 		return VM{}, failed(op, name, err)
 	}
-	if err := b.checkFree(ctx); err != nil {
-		return VM{}, failed(op, name, err)
-	}
 	h.warnCachePolicy(op, name, b.cluster)
-	if err := h.run(ctx, op, name, b.steps()...); err != nil {
+	err := h.perform(ctx, task{
+		op: op, object: name, on: &b.session,
+		pool: b.root.Pool, leases: []string{b.root.Pool + "/" + b.o.UUID, b.root.Pool + "/" + name},
+		vm: b.o.UUID, check: b.check, steps: b.steps,
+	})
+	if err != nil {
 		return VM{}, err
 	}
-	h.keepSecret()
 	return h.outcome(ctx, b.conn, b.o.UUID)
 }
 
 func (b *boot) steps() []step {
-	steps := append([]step{b.h.secretStep(&b.h.secrets, b.session, &b.secret)}, b.diskSteps()...)
+	steps := append([]step{b.h.secretStep(&b.session, "", &b.secret)}, b.diskSteps()...)
 	for _, d := range b.more {
 		steps = append(steps, d.steps(b.cluster)...)
 	}
-	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, undo: b.undefine})
+	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, back: []action{b.onVM(actUndefine)}})
 	if !b.o.NoStart {
-		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, undo: b.stop})
+		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, back: []action{b.onVM(actPowerOff)}})
 	}
 	return steps
 }
 
 // diskSteps make the root disk.
 func (b *boot) diskSteps() []step {
-	steps := []step{{name: "clone", detail: says(b.image.String() + " → " + b.root.String()), do: b.clone, undo: b.removeClone}}
+	steps := []step{{name: "clone", detail: says(b.image.String() + " → " + b.root.String()), do: b.clone, back: []action{{Verb: actRemove, Image: b.root.String()}}}}
 	if b.o.Size != 0 {
 		steps = append(steps, step{name: "grow", detail: func() string { return b.grown }, do: b.grow})
 	}
 	return steps
+}
+
+// check refuses what is taken before anything is made.
+func (b *boot) check(ctx context.Context) error {
+	if err := b.checkFree(ctx); err != nil {
+		return err
+	}
+	return b.checkDisks(ctx)
+}
+
+// checkDisks refuses names of disks that are taken: what has one of them later is
+// this run's.
+func (b *boot) checkDisks(ctx context.Context) error {
+	if err := b.cluster.Absent(ctx, b.root); err != nil {
+		return err
+	}
+	for _, d := range b.more {
+		if err := b.cluster.Absent(ctx, d.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onVM is an action on the machine.
+func (b *boot) onVM(v verb) action {
+	return action{Verb: v, VM: b.o.UUID, Name: b.name, Host: b.host}
 }
 
 // checkFree refuses a name or UUID that is taken before anything is made.
@@ -88,26 +115,12 @@ func (b *boot) checkFree(ctx context.Context) error {
 	return nil
 }
 
-// clone looks first whether the disk is there: if cloning then times out, the
-// outcome is unknown, but whatever is there is ours.
 func (b *boot) clone(ctx context.Context) error {
-	if err := b.cluster.Absent(ctx, b.root); err != nil {
-		return err
-	}
 	clone := b.cluster.Clone
 	if b.o.Format == "raw" {
 		clone = b.cluster.CloneAsIs
 	}
-	err := clone(ctx, b.image, b.root, b.o.Size)
-	b.ours = !errors.Is(err, disk.ErrExists)
-	return err
-}
-
-func (b *boot) removeClone(ctx context.Context) error {
-	if !b.ours {
-		return errNothing
-	}
-	return b.cluster.RemoveDisk(ctx, b.root)
+	return clone(ctx, b.image, b.root, b.o.Size)
 }
 
 func (b *boot) grow(ctx context.Context) error {
@@ -155,9 +168,7 @@ func (b *boot) render(disks []domain.Disk) (xml string, err error) {
 	return m.XML()
 }
 
-func (b *boot) undefine(ctx context.Context) error { return domain.Undefine(ctx, b.conn, b.o.UUID) }
-func (b *boot) start(ctx context.Context) error    { return domain.Start(ctx, b.conn, b.name) }
-func (b *boot) stop(ctx context.Context) error     { return domain.Destroy(ctx, b.conn, b.o.UUID) }
+func (b *boot) start(ctx context.Context) error { return domain.Start(ctx, b.conn, b.name) }
 
 // rbdDisk is an image as a disk of a machine, with the monitors of now.
 func (h *Host) rbdDisk(ctx context.Context, cluster *disk.Cluster, n disk.Name, secretUUID string) (domain.Disk, error) {

@@ -55,7 +55,16 @@ func failed(op, object string, err error) error {
 
 // next is what to type after an error, where that is known.
 func next(object string, err error) string {
+	var answers *answersError
 	switch {
+	case errors.As(err, &answers):
+		return answers.next()
+	case errors.Is(err, errThere):
+		return "there:  vmdisk repair"
+	case errors.Is(err, errUnasked):
+		return "name its libvirt's URI (--from qemu+ssh://HOST/system), or go on without: --force"
+	case errors.Is(err, errElsewhere):
+		return "what is it doing?  vmdisk why " + object
 	case errors.Is(err, domain.ErrPending):
 		return "run the same command again, or: vmdisk stop " + object
 	case errors.Is(err, disk.ErrNotProtected):

@@ -41,6 +41,9 @@ type Config struct {
 	// disk or to power off; 0 is 10 s for libvirtd and 60 s for guests. It also
 	// is Ceph.Timeout where that is 0.
 	Timeout time.Duration
+	// Wait makes a workflow wait for another that works on the same machine or
+	// volume; otherwise that is [disk.ErrInUse].
+	Wait bool
 	// Observe is told what happens; nil is nobody. Workflows that run at the same
 	// time call it at the same time. It must not block.
 	Observe func(Event)
@@ -64,8 +67,8 @@ type Host struct {
 	idle      []*libvirt.Connect // those that no workflow uses
 	loan      chan *libvirt.Connect
 
-	secrets secretUse
-
+	// unwritten switches the journal off for a benchmark.
+	unwritten bool
 	// fault makes a step fail for a test.
 	fault func(op, step string, when phase) error
 }
@@ -209,6 +212,9 @@ func (h *Host) borrow(ctx context.Context) (conn *libvirt.Connect, giveBack func
 		}
 	}
 	return conn, func() {
+		if domain.Lost(conn) {
+			return
+		}
 		h.libvirtMu.Lock()
 		defer h.libvirtMu.Unlock()
 		h.idle = append(h.idle, conn)
@@ -235,6 +241,7 @@ func (h *Host) popIdle() *libvirt.Connect {
 type session struct {
 	cluster  *disk.Cluster
 	conn     *libvirt.Connect
+	host     string // the name of the connection's host
 	giveBack func()
 }
 
@@ -242,7 +249,18 @@ func (s *session) open(ctx context.Context, h *Host) (err error) {
 	if s.cluster, err = h.Cluster(ctx); err != nil {
 		return err
 	}
-	s.conn, s.giveBack, err = h.borrow(ctx)
+	return s.openHost(ctx, h)
+}
+
+// openHost borrows the libvirt connection, unless there is one.
+func (s *session) openHost(ctx context.Context, h *Host) (err error) {
+	if s.conn != nil {
+		return nil
+	}
+	if s.conn, s.giveBack, err = h.borrow(ctx); err != nil {
+		return err
+	}
+	s.host, err = domain.Hostname(ctx, s.conn)
 	return err
 }
 
@@ -258,7 +276,7 @@ func (s *session) find(ctx context.Context, h *Host, vm string) (domain.Info, er
 func (s *session) end() {
 	if s.giveBack != nil {
 		s.giveBack()
-		s.giveBack = nil
+		s.conn, s.giveBack = nil, nil
 	}
 }
 

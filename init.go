@@ -99,15 +99,15 @@ type initializing struct {
 	session
 	h     *Host
 	o     InitOptions
-	tasks []*task
+	chores []*chore
 	users map[string]secret.User // those that the cluster has
 	owner owner                  // of keyrings
 	qemu  owner
 	conf  map[string]string // what guests are told once ceph.conf is complete
 }
 
-// task is an item, and how it comes to be as it must.
-type task struct {
+// chore is an item, and how it comes to be as it must.
+type chore struct {
 	InitItem
 	steps []step // of what is Missing, or Differs and can be changed
 	// becomes is Made if it is "".
@@ -166,11 +166,11 @@ func (i *initializing) inspect(ctx context.Context) error {
 	return nil
 }
 
-// steps are those of the tasks that are to be done. A task has become what it should
+// steps are those of the chores that are to be done. A chore has become what it should
 // with its last step.
 func (i *initializing) steps() []step {
 	var all []step
-	for _, t := range i.tasks {
+	for _, t := range i.chores {
 		if t.State == Found || t.State == Differs && !i.o.Force {
 			continue
 		}
@@ -199,7 +199,7 @@ func (i *initializing) steps() []step {
 
 func (i *initializing) items() []InitItem {
 	all := []InitItem{}
-	for _, t := range i.tasks {
+	for _, t := range i.chores {
 		all = append(all, t.InitItem)
 	}
 	return all
@@ -209,7 +209,7 @@ func (i *initializing) items() []InitItem {
 func (i *initializing) differing() error {
 	e := &disk.Error{Kind: disk.ErrExists, Reason: "not all is as it must be"}
 	mendable := false
-	for _, t := range i.tasks {
+	for _, t := range i.chores {
 		if i.o.Force && len(t.steps) > 0 {
 			continue // it was changed, or would be but for the dry run
 		}
@@ -229,14 +229,14 @@ func (i *initializing) differing() error {
 }
 
 // add plans an item.
-func (i *initializing) add(t *task) { i.tasks = append(i.tasks, t) }
+func (i *initializing) add(t *chore) { i.chores = append(i.chores, t) }
 
 func (i *initializing) inspectPools(ctx context.Context) error {
 	for _, name := range disk.Pools() {
 		p, err := i.cluster.Pool(ctx, name)
 		create := step{do: func(ctx context.Context) error { return i.cluster.CreatePool(ctx, name, i.o.PGs) }}
 		initialise := step{detail: says(name + " for rbd"), do: func(ctx context.Context) error { return i.cluster.InitPool(ctx, name) }}
-		t := &task{InitItem: InitItem{Kind: "pool", Name: name, State: Found}}
+		t := &chore{InitItem: InitItem{Kind: "pool", Name: name, State: Found}}
 		switch {
 		case errors.Is(err, disk.ErrNotFound):
 			t.State, t.steps = Missing, []step{create, initialise}
@@ -277,7 +277,7 @@ func (i *initializing) findUsers(ctx context.Context) error {
 
 func (i *initializing) inspectUsers(context.Context) error {
 	for _, want := range secret.Services() {
-		t := &task{InitItem: InitItem{Kind: "user", Name: "client." + want.Name, State: Found, Detail: secret.CapsText(want.Caps)}}
+		t := &chore{InitItem: InitItem{Kind: "user", Name: "client." + want.Name, State: Found, Detail: secret.CapsText(want.Caps)}}
 		has, ok := i.users[want.Name]
 		switch {
 		case !ok:

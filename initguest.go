@@ -38,7 +38,7 @@ func (i *initializing) inspectFolders(ctx context.Context) (err error) {
 		}
 	}
 	for _, dir := range i.guestFolders() {
-		t := &task{InitItem: InitItem{Kind: "folder", Name: dir, State: Found, Detail: i.qemu.String()}}
+		t := &chore{InitItem: InitItem{Kind: "folder", Name: dir, State: Found, Detail: i.qemu.String()}}
 		info, err := os.Stat(dir)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -74,7 +74,7 @@ func makeFolder(dir string, o owner) error {
 // /run/ceph is, and lets it pass, but not look.
 func (i *initializing) inspectWay(dir string) {
 	for _, d := range i.closed(dir) {
-		i.add(&task{
+		i.add(&chore{
 			InitItem: InitItem{Kind: "folder", Name: d, State: Missing, Detail: i.qemu.String() + " cannot pass through it"},
 			becomes:  Changed,
 			steps: []step{{do: func(context.Context) error {
@@ -114,7 +114,7 @@ func (i *initializing) closed(dir string) []string {
 }
 
 func (i *initializing) planned(kind, name string) bool {
-	for _, t := range i.tasks {
+	for _, t := range i.chores {
 		if t.Kind == kind && t.Name == name {
 			return true
 		}
@@ -135,7 +135,7 @@ func realPath(path string) string {
 func (i *initializing) inspectTmpfiles(context.Context) error {
 	path := filepath.Join(i.o.TmpfilesDir, "vmdisk.conf")
 	text := i.tmpfiles()
-	t := &task{InitItem: InitItem{Kind: "tmpfiles", Name: path, State: Found}}
+	t := &chore{InitItem: InitItem{Kind: "tmpfiles", Name: path, State: Found}}
 	t.steps = []step{{do: func(context.Context) error {
 		if err := os.MkdirAll(i.o.TmpfilesDir, 0o755); err != nil {
 			return err
@@ -192,7 +192,7 @@ func (i *initializing) inspectSecret(context.Context) error {
 	if id == "" {
 		id = secret.UUID(i.cluster.FSID(), guestUser)
 	}
-	t := &task{InitItem: InitItem{Kind: "secret", Name: secret.Usage(guestUser), State: Missing, Detail: id}}
+	t := &chore{InitItem: InitItem{Kind: "secret", Name: secret.Usage(guestUser), State: Missing, Detail: id}}
 	t.steps = []step{{do: func(ctx context.Context) error {
 		key, err := i.guestKey(ctx)
 		if err != nil {

@@ -91,7 +91,7 @@ func (i *initializing) inspectKeyrings(context.Context) error {
 		if len(i.o.Users) > 0 && !slices.Contains(i.o.Users, u.Name) {
 			continue
 		}
-		t := &task{InitItem: InitItem{Kind: "keyring", Name: filepath.Join(i.o.KeyringDir, secret.KeyringName(u.Name))}}
+		t := &chore{InitItem: InitItem{Kind: "keyring", Name: filepath.Join(i.o.KeyringDir, secret.KeyringName(u.Name))}}
 		t.steps = []step{{do: func(ctx context.Context) error { return i.writeKeyring(ctx, t.Name, u.Name) }}}
 		if err := i.judgeKeyring(t, u.Name); err != nil {
 			return err
@@ -102,7 +102,7 @@ func (i *initializing) inspectKeyrings(context.Context) error {
 }
 
 // judgeKeyring says what a keyring is like. What is wrong with its key is not told.
-func (i *initializing) judgeKeyring(t *task, name string) error {
+func (i *initializing) judgeKeyring(t *chore, name string) error {
 	info, err := os.Stat(t.Name)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.State = Missing
@@ -179,14 +179,14 @@ func (i *initializing) inspectConf(context.Context) error {
 	}
 	out, added, differing := completeConf(string(text), clientOptions(), true)
 	if len(added) == 0 && len(differing) == 0 {
-		i.add(&task{InitItem: InitItem{Kind: "conf", Name: path, State: Found, Detail: "[client]"}})
+		i.add(&chore{InitItem: InitItem{Kind: "conf", Name: path, State: Found, Detail: "[client]"}})
 	}
 	if len(added) > 0 {
-		i.add(&task{InitItem: InitItem{Kind: "conf", Name: path, State: Missing,
+		i.add(&chore{InitItem: InitItem{Kind: "conf", Name: path, State: Missing,
 			Detail: "[client] " + strings.Join(added, ", ")}, steps: complete(false), becomes: Changed})
 	}
 	for _, d := range differing {
-		i.add(&task{InitItem: InitItem{Kind: "conf", Name: path, State: Differs,
+		i.add(&chore{InitItem: InitItem{Kind: "conf", Name: path, State: Differs,
 			Detail: fmt.Sprintf("[client] %s is %s, should be %s", d.name, d.has, d.wants)}, steps: complete(true), becomes: Changed})
 	}
 	return i.inspectOverrides(path, out)
@@ -200,7 +200,7 @@ func (i *initializing) inspectOverrides(path, text string) (err error) {
 	}
 	for _, o := range clientOptions() {
 		if value := i.conf[confKey(o.name)]; !o.local && !sameValue(value, o.value) {
-			i.add(&task{InitItem: InitItem{Kind: "conf", Name: path, State: Differs,
+			i.add(&chore{InitItem: InitItem{Kind: "conf", Name: path, State: Differs,
 				Detail: fmt.Sprintf("[client.%s] %s is %s, should be %s or left to [client]", guestUser, o.name, value, o.value)}})
 		}
 	}

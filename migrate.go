@@ -33,7 +33,6 @@ type move struct {
 	h       *Host
 	watch   *libvirt.Connect // the source again, for asking while it works
 	to      *libvirt.Connect
-	secrets secretUse // the destination's
 	uri     string
 	vm      domain.Info
 	secret  secret.Secret
@@ -117,7 +116,7 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 
 // giveSecret sets the destination's secret. It stays if the machine may be there.
 func (m *move) giveSecret() step {
-	s := m.h.secretStep(&m.secrets, session{cluster: m.cluster, conn: m.to}, &m.secret)
+	s := m.h.secretStep(&session{cluster: m.cluster, conn: m.to}, m.uri, &m.secret)
 	remove := s.undo
 	s.undo = func(ctx context.Context) error {
 		if m.moved {

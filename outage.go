@@ -31,7 +31,7 @@ func (o *outage) find(ctx context.Context, vm string) (err error) {
 }
 
 // secretStep makes sure of the secret that starting the machine needs.
-func (o *outage) secretStep() step { return o.h.secretStep(&o.h.secrets, o.session, &o.secret) }
+func (o *outage) secretStep() step { return o.h.secretStep(&o.session, "", &o.secret) }
 
 // begin stops the machine if it runs.
 func (o *outage) begin() []step {

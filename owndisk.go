@@ -5,7 +5,6 @@ package vmdisk
 
 import (
 	"context"
-	"errors"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -21,7 +20,6 @@ type ownDisk struct {
 	// are nothing for a disk that stays empty.
 	fill  string
 	write func(context.Context, *disk.Cluster) error
-	ours  bool // it was not there before
 }
 
 // ownDisks are those that the options ask for, in the order in which Nova gives
@@ -72,20 +70,8 @@ func checkWholeMiB(what string, size int64) error {
 func (d *ownDisk) steps(c *disk.Cluster) []step {
 	steps := []step{{
 		name: d.step, detail: says(d.name.String() + ", " + disk.FormatSize(d.size)),
-		do: func(ctx context.Context) error {
-			if err := c.Absent(ctx, d.name); err != nil {
-				return err
-			}
-			err := c.CreateDisk(ctx, d.name, d.size)
-			d.ours = !errors.Is(err, disk.ErrExists)
-			return err
-		},
-		undo: func(ctx context.Context) error {
-			if !d.ours {
-				return errNothing
-			}
-			return c.RemoveDisk(ctx, d.name)
-		},
+		do:   func(ctx context.Context) error { return c.CreateDisk(ctx, d.name, d.size) },
+		back: []action{{Verb: actRemove, Image: d.name.String()}},
 	}}
 	if d.write != nil {
 		steps = append(steps, step{name: d.fill, detail: d.name.String,

@@ -22,14 +22,16 @@ func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
+	if err := h.belongsHere(ctx, &with, info.UUID); err != nil {
+		return VM{}, failed(op, info.Name, err)
+	}
 	if !info.Running {
 		var s secret.Secret
-		steps := append([]step{h.secretStep(&h.secrets, with, &s)}, h.startSteps(with, info, &s)...)
+		steps := append([]step{h.secretStep(&with, "", &s)}, h.startSteps(with, info, &s)...)
 		err := h.run(ctx, op, info.Name, steps...)
 		if err != nil {
 			return VM{}, err
 		}
-		h.keepSecret()
 	}
 	return h.outcome(ctx, with.conn, info.UUID)
 }

@@ -62,7 +62,6 @@ func (h *Host) Rebuild(ctx context.Context, vm string, o RebuildOptions) (VM, er
 		return VM{}, err
 	}
 	if r.vm.Running {
-		h.keepSecret()
 	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
 }

@@ -58,7 +58,6 @@ func (h *Host) Rescue(ctx context.Context, vm string, o RescueOptions) (VM, erro
 	if err := h.run(ctx, op, r.vm.Name, steps...); err != nil {
 		return VM{}, err
 	}
-	h.keepSecret()
 	return h.outcome(ctx, r.conn, r.vm.UUID)
 }
 
@@ -96,7 +95,6 @@ func (h *Host) Unrescue(ctx context.Context, vm string, force bool) (VM, error) 
 		return VM{}, err
 	}
 	if r.inRescue() {
-		h.keepSecret()
 	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
 }

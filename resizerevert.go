@@ -109,7 +109,6 @@ func (h *Host) RevertResize(ctx context.Context, vm string, force bool) (VM, err
 		return VM{}, err
 	}
 	if r.vm.Running {
-		h.keepSecret()
 	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
 }

@@ -45,7 +45,13 @@ func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error)
 	if b.cluster, err = h.Cluster(ctx); err != nil {
 		return disk.Disk{}, failed(op, "disk", err)
 	}
-	if err := h.run(ctx, op, b.root.String(), b.diskSteps()...); err != nil {
+	err = h.perform(ctx, task{
+		op: op, object: b.root.String(), on: &b.session,
+		pool: b.root.Pool, leases: []string{b.root.Pool + "/" + id.String()},
+		check: func(ctx context.Context) error { return b.cluster.Absent(ctx, b.root) },
+		steps: b.diskSteps,
+	})
+	if err != nil {
 		return disk.Disk{}, err
 	}
 	d, err := b.cluster.Disk(context.WithoutCancel(ctx), b.root)

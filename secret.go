@@ -4,7 +4,6 @@ package vmdisk
 
 import (
 	"context"
-	"sync"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/secret"
@@ -43,57 +42,32 @@ func (h *Host) ensureSecret(ctx context.Context, cluster *disk.Cluster, conn *li
 	if err != nil {
 		return secret.Secret{}, secret.Kept, err
 	}
-	id := h.cfg.SecretUUID
-	if id == "" {
-		id = secret.UUID(cluster.FSID(), cluster.User())
+	return secret.Ensure(ctx, conn, h.secretUUID(cluster), cluster.User(), key)
+}
+
+// secretUUID is what the secret is called where vmdisk makes it.
+func (h *Host) secretUUID(cluster *disk.Cluster) string {
+	if h.cfg.SecretUUID != "" {
+		return h.cfg.SecretUUID
 	}
-	return secret.Ensure(ctx, conn, id, cluster.User(), key)
+	return secret.UUID(cluster.FSID(), cluster.User())
 }
 
-// secretUse counts the workflows that use a secret which one of them made on a
-// host, so that one that fails does not take it from the others.
-type secretUse struct {
-	mu    sync.Mutex
-	users int
-	made  bool
-}
-
-// secretStep makes sure of the secret and leaves it in *out. Undone, it removes a
-// secret that was not there before, unless another workflow uses it by now.
-func (h *Host) secretStep(use *secretUse, on session, out *secret.Secret) step {
+// secretStep makes sure of the secret and leaves it in *out. Taken back, it removes
+// a secret that was not there before, unless something needs it by now. uri is how
+// others than on's host reach its libvirt, if it is not Config.URI's.
+func (h *Host) secretStep(on *session, uri string, out *secret.Secret) step {
 	var change secret.Change
-	return step{
+	s := step{
 		name:   "secret",
 		detail: func() string { return out.Usage + " " + change.String() },
 		do: func(ctx context.Context) (err error) {
-			use.mu.Lock()
-			defer use.mu.Unlock()
 			*out, change, err = h.ensureSecret(ctx, on.cluster, on.conn)
-			if err == nil {
-				use.users++
-				use.made = use.made || change == secret.Created
-			}
 			return err
 		},
-		undo: func(context.Context) error {
-			use.mu.Lock()
-			defer use.mu.Unlock()
-			use.users--
-			if use.users > 0 || !use.made {
-				return errNothing
-			}
-			use.made = false
-			return secret.Remove(on.conn, out.UUID)
-		},
 	}
-}
-
-// keepSecret is called when the workflow of a secretStep has succeeded: from now
-// on a machine needs the secret.
-func (h *Host) keepSecret() {
-	use := &h.secrets
-	use.mu.Lock()
-	defer use.mu.Unlock()
-	use.users--
-	use.made = false
+	if there, err := secret.Exists(on.conn, on.cluster.User()); err == nil && !there {
+		s.back = []action{{Verb: actRemoveSecret, Secret: h.secretUUID(on.cluster), Host: on.host, URI: uri}}
+	}
+	return s
 }

@@ -25,6 +25,8 @@ type step struct {
 	detail func() string // what it works on or came to; asked before and after do
 	do     func(context.Context) error
 	undo   func(context.Context) error
+	back   []action // takes it back, in this order; for the journal, in place of undo
+	on     []action // finishes it, if do is interrupted at or after the commit
 	// commit marks the point of no return: once it is done nothing is undone any
 	// more, the steps after it only tidy up.
 	commit bool
@@ -42,13 +44,18 @@ const (
 	after
 )
 
-// run does the steps in order. If one fails, or ctx ends between two, those
-// that were done are undone, last first, unless one of them was the commit. The
-// steps after the commit are not stopped by ctx.
+// run does the steps of a workflow that is not written down.
 func (h *Host) run(ctx context.Context, op, object string, steps ...step) error {
-	committed := false
+	return h.runSteps(ctx, op, object, steps, nil)
+}
+
+// runSteps does the steps in order, each written down first. If one fails, or ctx
+// ends between two, those that were done are undone, last first, unless one of them
+// was the commit. The steps after the commit are not stopped by ctx.
+func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o *opened) error {
+	committed := o.forward()
 	for i, s := range steps {
-		err := h.do(ctx, op, object, s)
+		err := h.do(ctx, op, object, s, func() error { return o.begin(ctx, i, committed || s.commit) })
 		if s.commit && (err == nil || err.happened) {
 			committed = true
 			ctx = context.WithoutCancel(ctx)
@@ -56,16 +63,25 @@ func (h *Host) run(ctx context.Context, op, object string, steps ...step) error 
 		if err == nil {
 			continue
 		}
+		e := &Error{Op: op, Object: object, Step: s.name, Err: err.cause, Next: next(object, err.cause)}
 		undo := steps[:i]
 		switch {
+		case errors.Is(err.cause, disk.ErrTaken), errors.Is(err.cause, disk.ErrFenced):
+			return e // whoever took it over takes it back
 		case committed:
-			undo = nil
+			return o.stop(ctx, e, i > 0)
 		case err.happened:
 			undo = steps[:i+1]
 		}
-		e := &Error{Op: op, Object: object, Step: s.name, Err: err.cause, Next: next(object, err.cause)}
-		e.Left = h.undo(ctx, op, object, undo)
-		return e
+		back := o.turnBack(ctx)
+		e.Left = h.undo(ctx, op, object, undo, o)
+		if back != nil {
+			e.Left = append(e.Left, back.Error())
+		}
+		return o.stop(ctx, e, len(e.Left) > 0)
+	}
+	if err := o.end(ctx); err != nil {
+		return &Error{Op: op, Object: object, Err: err}
 	}
 	return nil
 }
@@ -76,12 +92,12 @@ type stepError struct {
 	happened bool
 }
 
-func (h *Host) do(ctx context.Context, op, object string, s step) *stepError {
+func (h *Host) do(ctx context.Context, op, object string, s step, begin func() error) *stepError {
 	event := Event{Kind: Started, Op: op, Object: object, Step: s.name, Detail: s.describe()}
 	h.emit(event)
-	begin := time.Now()
-	err := h.attempt(ctx, op, s)
-	event.Elapsed = time.Since(begin)
+	started := time.Now()
+	err := h.attempt(ctx, op, s, begin)
+	event.Elapsed = time.Since(started)
 	event.Detail = s.describe()
 	if err != nil {
 		event.Kind, event.Err = Failed, err.cause
@@ -93,8 +109,11 @@ func (h *Host) do(ctx context.Context, op, object string, s step) *stepError {
 	return nil
 }
 
-func (h *Host) attempt(ctx context.Context, op string, s step) *stepError {
+func (h *Host) attempt(ctx context.Context, op string, s step, begin func() error) *stepError {
 	if err := ctx.Err(); err != nil {
+		return &stepError{cause: err}
+	}
+	if err := begin(); err != nil {
 		return &stepError{cause: err}
 	}
 	if err := h.inject(op, s.name, before); err != nil {
@@ -129,18 +148,18 @@ func (s step) describe() string {
 }
 
 // undo takes the steps back and returns, by name, what it could not.
-func (h *Host) undo(ctx context.Context, op, object string, steps []step) []string {
+func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *opened) []string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
 	var left []string
 	for i := len(steps) - 1; i >= 0; i-- {
 		s := steps[i]
-		if s.undo == nil {
+		if s.undo == nil && len(s.back) == 0 {
 			continue
 		}
 		event := Event{Kind: Undone, Op: op, Object: object, Step: s.name, Detail: s.describe()}
 		begin := time.Now()
-		err := s.undo(ctx)
+		err := h.takeBack(ctx, s, o)
 		if errors.Is(err, errNothing) {
 			continue
 		}
@@ -152,4 +171,17 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step) []stri
 		h.emit(event)
 	}
 	return left
+}
+
+// takeBack undoes one step.
+func (h *Host) takeBack(ctx context.Context, s step, o *opened) error {
+	if s.undo != nil {
+		return s.undo(ctx)
+	}
+	for _, a := range s.back {
+		if err := h.act(ctx, o.on, a); err != nil {
+			return err
+		}
+	}
+	return nil
 }

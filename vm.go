@@ -4,6 +4,7 @@ package vmdisk
 
 import (
 	"context"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -12,11 +13,13 @@ import (
 
 // VM is a machine of the host.
 type VM struct {
-	Name  string   `json:"name"`
-	UUID  string   `json:"uuid"`
-	State string   `json:"state"` // as virsh says it: "running", "shut off"
-	Host  string   `json:"host"`
-	Disks []VMDisk `json:"disks"`
+	Name  string `json:"name"`
+	UUID  string `json:"uuid"`
+	State string `json:"state"` // as virsh says it: "running", "shut off"
+	Host  string `json:"host"`
+	// Elsewhere is the host that the machine belongs to, if that is not this one.
+	Elsewhere string   `json:"elsewhere,omitempty"`
+	Disks     []VMDisk `json:"disks"`
 	// Resize is one that is pending, see [Host.ResizeRevertible]; only [Host.VM] and
 	// what resizes look for it.
 	Resize *PendingResize `json:"pending_resize,omitempty"`
@@ -54,7 +57,13 @@ func (h *Host) VMs(ctx context.Context) ([]VM, error) {
 	if err != nil {
 		return nil, failed("list", "VMs", err)
 	}
+	if !slices.ContainsFunc(infos, inCeph) {
+		vms, err := h.describe(ctx, conn, infos)
+		return vms, failed("list", "VMs", err)
+	}
+	records := h.records(ctx)
 	vms, err := h.describe(ctx, conn, infos)
+	h.elsewhere(records, vms)
 	return vms, failed("list", "VMs", err)
 }
 
@@ -96,7 +105,7 @@ func (h *Host) inspect(ctx context.Context, conn *libvirt.Connect, vm string) (V
 // describe adds the disks' sizes. If Ceph cannot be asked for them, the machines
 // are still told of, with sizes of 0 and a warning.
 func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []domain.Info) ([]VM, error) {
-	hostname, err := conn.GetHostname()
+	hostname, err := domain.Hostname(ctx, conn)
 	if err != nil {
 		return nil, err
 	}

@@ -22,25 +22,19 @@ func (h *Host) CreateVolume(ctx context.Context, id string, size int64) (disk.Vo
 		return disk.Volume{}, failed(op, "volume "+id, err)
 	}
 	var v disk.Volume
-	ours := false
-	err = h.run(ctx, op, name.String(), step{
-		name:   "create",
-		detail: func() string { return name.String() + ", " + disk.FormatSize(size) },
-		do: func(ctx context.Context) error {
-			err := cluster.Absent(ctx, name)
-			if err != nil {
+	err = h.perform(ctx, task{
+		op: op, object: name.String(), on: &session{cluster: cluster},
+		pool: name.Pool, leases: []string{name.String()},
+		check: func(ctx context.Context) error { return cluster.Absent(ctx, name) },
+		steps: steps(step{
+			name:   "create",
+			detail: func() string { return name.String() + ", " + disk.FormatSize(size) },
+			do: func(ctx context.Context) (err error) {
+				v, err = cluster.CreateVolume(ctx, name, size)
 				return err
-			}
-			v, err = cluster.CreateVolume(ctx, name, size)
-			ours = !errors.Is(err, disk.ErrExists)
-			return err
-		},
-		undo: func(ctx context.Context) error {
-			if !ours {
-				return errNothing
-			}
-			return cluster.RemoveDisk(ctx, name)
-		},
+			},
+			back: []action{{Verb: actRemove, Image: name.String()}},
+		}),
 	})
 	return v, err
 }

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,6 +64,11 @@ type Cluster struct {
 	conf string // absolute path
 	user string
 	fsid string
+
+	presence presence
+
+	workMu sync.Mutex
+	work   map[string]bool // IDs of the operations that this process works on
 }
 
 // Open connects to Ceph. It blocks until the cluster answers, at most as long
@@ -244,7 +250,10 @@ func (c *Cluster) inKeyring() bool {
 }
 
 // Close ends the connection. Nothing of the cluster may be in use.
-func (c *Cluster) Close() { c.conn.Shutdown() }
+func (c *Cluster) Close() {
+	c.presence.end()
+	c.conn.Shutdown()
+}
 
 // Conf is the absolute path of the ceph.conf in use.
 func (c *Cluster) Conf() string { return c.conf }
@@ -274,10 +283,7 @@ type Monitor struct {
 //
 // Similar to: ceph mon dump.
 func (c *Cluster) Monitors(ctx context.Context) ([]Monitor, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, wrap("read monitors of", "Ceph", err)
-	}
-	out, _, err := c.conn.MonCommand([]byte(`{"prefix":"mon dump","format":"json"}`))
+	out, err := c.command(ctx, map[string]any{"prefix": "mon dump"})
 	if err != nil {
 		return nil, wrap("read monitors of", "Ceph", err)
 	}

@@ -25,6 +25,7 @@ var (
 	ErrTimeout      = errors.New("timed out")
 	ErrPermission   = errors.New("permission denied")
 	ErrCorrupt      = errors.New("corrupt") // a checksum is wrong
+	ErrFenced       = errors.New("fenced: the cluster takes nothing more from this process")
 )
 
 // Error says what was being done to which object and why it failed.
@@ -86,6 +87,7 @@ var kinds = map[syscall.Errno]error{
 	syscall.ETIMEDOUT: ErrTimeout,
 	syscall.EPERM:     ErrPermission,
 	syscall.EACCES:    ErrPermission,
+	syscall.ESHUTDOWN: ErrFenced,
 }
 
 // errno is the error number in an error of go-ceph or of the copy engine, or 0.

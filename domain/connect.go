@@ -24,10 +24,11 @@ const connectTimeout = 10 * time.Second
 // Connect opens a connection. It blocks until libvirtd answers, at most timeout
 // (0 is 10 s) or until ctx ends. A daemon that refuses or does not answer is
 // [ErrUnreachable], with [ErrTimeout] matching too in the latter case. The caller
-// closes the connection.
+// closes the connection. A call on it, too, may take timeout, or 60 s; see [Lost].
 //
 // Similar to: virsh --connect URI.
 func Connect(ctx context.Context, uri string, timeout time.Duration) (*libvirt.Connect, error) {
+	given := timeout
 	if timeout == 0 {
 		timeout = connectTimeout
 	}
@@ -47,6 +48,7 @@ func Connect(ctx context.Context, uri string, timeout time.Duration) (*libvirt.C
 		if r.err != nil {
 			return nil, &Error{Op: "connect to", Object: uri, Kind: ErrUnreachable, Err: r.err}
 		}
+		limit(r.conn, given)
 		return r.conn, nil
 	case <-ctx.Done():
 		go func() { // the call cannot be interrupted, only waited for
@@ -70,6 +72,19 @@ func Another(ctx context.Context, conn *libvirt.Connect, timeout time.Duration) 
 		return nil, wrap("read URI of", "connection", err)
 	}
 	return Connect(ctx, uri, timeout)
+}
+
+// RemoteAddress is a connection's URI if it leads to its host from elsewhere too, or
+// "".
+func RemoteAddress(conn *libvirt.Connect) (string, error) {
+	uri, err := conn.GetURI()
+	if err != nil {
+		return "", wrap("read URI of", "connection", err)
+	}
+	if u, err := url.Parse(uri); err != nil || u.Host == "" {
+		return "", nil
+	}
+	return uri, nil
 }
 
 // RemoteURI is the libvirt URI for DEST: a URI is taken as it is; a host name

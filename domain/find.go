@@ -13,17 +13,27 @@ import (
 )
 
 // with runs f with the domain that a name or a UUID stands for; it is
-// [ErrNotFound] if there is none.
+// [ErrNotFound] if there is none. f must write to nothing of the caller's, see call.
 func with(ctx context.Context, conn *libvirt.Connect, vm string, f func(*libvirt.Domain) error) error {
+	_, err := read(ctx, conn, vm, func(d *libvirt.Domain) (struct{}, error) { return struct{}{}, f(d) })
+	return err
+}
+
+// read is with for an f that finds something out.
+func read[T any](ctx context.Context, conn *libvirt.Connect, vm string, f func(*libvirt.Domain) (T, error)) (T, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		var none T
+		return none, err
 	}
-	d, err := lookup(conn, vm)
-	if err != nil {
-		return err
-	}
-	defer d.Free()
-	return f(d)
+	return call(ctx, conn, "work on VM", vm, func() (T, error) {
+		d, err := lookup(conn, vm)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		defer d.Free()
+		return f(d)
+	})
 }
 
 func lookup(conn *libvirt.Connect, vm string) (*libvirt.Domain, error) {
@@ -41,12 +51,7 @@ func lookup(conn *libvirt.Connect, vm string) (*libvirt.Domain, error) {
 //
 // Similar to: virsh dominfo and domblklist.
 func Find(ctx context.Context, conn *libvirt.Connect, vm string) (Info, error) {
-	var info Info
-	err := with(ctx, conn, vm, func(d *libvirt.Domain) (err error) {
-		info, err = inspect(d)
-		return err
-	})
-	return info, err
+	return read(ctx, conn, vm, inspect)
 }
 
 // List describes every machine of a host, by name.
@@ -56,6 +61,10 @@ func List(ctx context.Context, conn *libvirt.Connect) ([]Info, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	return call(ctx, conn, "list", "VMs", func() ([]Info, error) { return list(conn) })
+}
+
+func list(conn *libvirt.Connect) ([]Info, error) {
 	domains, err := conn.ListAllDomains(0)
 	if err != nil {
 		return nil, wrap("list", "VMs", err)
@@ -103,4 +112,44 @@ func inspect(d *libvirt.Domain) (Info, error) {
 
 func hasQEMU(s libvirt.DomainState) bool {
 	return s != libvirt.DOMAIN_SHUTOFF && s != libvirt.DOMAIN_CRASHED && s != libvirt.DOMAIN_NOSTATE
+}
+
+// UsesSecret says whether a machine of a host has a disk that needs a libvirt
+// secret, now or at its next start.
+func UsesSecret(ctx context.Context, conn *libvirt.Connect, secret string) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	domains, err := conn.ListAllDomains(0)
+	if err != nil {
+		return false, wrap("list", "VMs", err)
+	}
+	used := false
+	for i := range domains {
+		for _, flags := range []libvirt.DomainXMLFlags{0, libvirt.DOMAIN_XML_INACTIVE} {
+			text, err := domains[i].GetXMLDesc(flags)
+			used = used || err == nil && strings.Contains(text, secret)
+		}
+		domains[i].Free()
+	}
+	return used, nil
+}
+
+// Definition describes a machine and gives the XML that it is started from, without
+// the passwords that may be in it.
+//
+// Similar to: virsh dumpxml --inactive --migratable.
+func Definition(ctx context.Context, conn *libvirt.Connect, vm string) (info Info, xml string, err error) {
+	type definition struct {
+		info Info
+		xml  string
+	}
+	is, err := read(ctx, conn, vm, func(d *libvirt.Domain) (is definition, err error) {
+		if is.info, err = inspect(d); err != nil {
+			return is, err
+		}
+		is.xml, err = d.GetXMLDesc(libvirt.DOMAIN_XML_INACTIVE)
+		return is, wrap("read XML of", vm, err)
+	})
+	return is.info, is.xml, err
 }

@@ -32,12 +32,11 @@ func Targets(ctx context.Context, conn *libvirt.Connect, vm string) ([]string, e
 
 // Disks are a machine's disks, those of now and those of its next start.
 func Disks(ctx context.Context, conn *libvirt.Connect, vm string) ([]DiskInfo, error) {
-	var all []DiskInfo
-	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (all []DiskInfo, err error) {
 		for _, flags := range []libvirt.DomainXMLFlags{0, libvirt.DOMAIN_XML_INACTIVE} {
 			found, err := devices(d, vm, flags)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			for _, device := range found {
 				info := describe(device)
@@ -46,9 +45,8 @@ func Disks(ctx context.Context, conn *libvirt.Connect, vm string) ([]DiskInfo, e
 				}
 			}
 		}
-		return nil
+		return all, nil
 	})
-	return all, err
 }
 
 // sameAs says whether it is the same disk, whatever its limits are: those of now
@@ -184,23 +182,27 @@ func devices(d *libvirt.Domain, vm string, flags libvirt.DomainXMLFlags) ([]*lib
 // Plugged says where a machine has an RBD image: in the running one, in its
 // definition, and at which target.
 func Plugged(ctx context.Context, conn *libvirt.Connect, vm, pool, image string) (target string, live, kept bool, err error) {
-	err = with(ctx, conn, vm, func(d *libvirt.Domain) error {
+	type plugged struct {
+		target     string
+		live, kept bool
+	}
+	is, err := read(ctx, conn, vm, func(d *libvirt.Domain) (is plugged, err error) {
 		for _, flags := range []libvirt.DomainXMLFlags{0, libvirt.DOMAIN_XML_INACTIVE} {
 			device, err := findImage(d, vm, flags, pool, image)
 			if err != nil {
-				return err
+				return is, err
 			}
 			if device == nil {
 				continue
 			}
-			target = device.Target.Dev
+			is.target = device.Target.Dev
 			if flags == 0 {
-				live = true
+				is.live = true
 			} else {
-				kept = true
+				is.kept = true
 			}
 		}
-		return nil
+		return is, nil
 	})
-	return target, live, kept, err
+	return is.target, is.live, is.kept, err
 }

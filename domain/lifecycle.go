@@ -41,9 +41,8 @@ func VirtType(conn *libvirt.Connect) (string, error) {
 // Similar to: virsh define --validate.
 func Define(ctx context.Context, conn *libvirt.Connect, name, uuid, xml string) error {
 	for _, key := range []string{name, uuid} {
-		d, err := lookup(conn, key)
+		err := with(ctx, conn, key, func(*libvirt.Domain) error { return nil })
 		if err == nil {
-			d.Free()
 			return &Error{Object: "VM " + key, Kind: ErrExists}
 		}
 		if !errors.Is(err, ErrNotFound) {
@@ -57,11 +56,14 @@ func redefine(ctx context.Context, conn *libvirt.Connect, name, xml string) erro
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	d, err := conn.DomainDefineXMLFlags(xml, libvirt.DOMAIN_DEFINE_VALIDATE)
-	if err != nil {
-		return wrap("define", name, err)
-	}
-	return d.Free()
+	_, err := call(ctx, conn, "define", name, func() (struct{}, error) {
+		d, err := conn.DomainDefineXMLFlags(xml, libvirt.DOMAIN_DEFINE_VALIDATE)
+		if err != nil {
+			return struct{}{}, wrap("define", name, err)
+		}
+		return struct{}{}, d.Free()
+	})
+	return err
 }
 
 // Undefine forgets a machine that is not running, with what libvirt keeps for it

@@ -110,6 +110,18 @@ func define(conn *libvirt.Connect, s Secret) (*libvirt.Secret, error) {
 	return conn.SecretDefineXML(xml, 0)
 }
 
+// Exists says whether a host has a secret for a user, whatever its key.
+func Exists(conn *libvirt.Connect, user string) (bool, error) {
+	s, err := conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, Usage(user))
+	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("find libvirt secret %q: %w", Usage(user), err)
+	}
+	return true, s.Free()
+}
+
 // Remove removes a host's secret; one that is not there is fine.
 //
 // Similar to: virsh secret-undefine.

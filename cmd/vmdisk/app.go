@@ -79,6 +79,7 @@ func commands() []*cli.Command {
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
 		attachCommand(), detachCommand(), migrateCommand(),
+		repairCommand(), whyCommand(), evacuateCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
 		secretCommand(), labCommand(),
 	}

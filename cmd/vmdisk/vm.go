@@ -27,11 +27,19 @@ func lsCommand() *cli.Command {
 			}
 			var rows []string
 			for _, vm := range vms {
-				rows = append(rows, strings.Join([]string{vm.Name, vm.State, diskSummary(vm), vm.UUID}, "\t"))
+				rows = append(rows, strings.Join([]string{vm.Name, vmState(vm), diskSummary(vm), vm.UUID}, "\t"))
 			}
 			return c.ui.table(vms, "no machines", "NAME\tSTATE\tDISKS\tUUID", rows)
 		}),
 	}
+}
+
+// vmState says of a machine that belongs to another host that it does.
+func vmState(vm vmdisk.VM) string {
+	if vm.Elsewhere != "" {
+		return vm.State + " (belongs to " + vm.Elsewhere + ")"
+	}
+	return vm.State
 }
 
 func diskSummary(vm vmdisk.VM) string {

@@ -1,0 +1,170 @@
+// Actions: what takes a step back, or finishes it, as data. They can be written
+// into the journal before the step is begun, and done by whoever finds them there.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
+)
+
+// verb is what an action does. Each takes "already so" for done, so that an action
+// can be done any number of times.
+type verb string
+
+const (
+	actRemove       verb = "remove"        // Image, with its own snapshots
+	actRemoveVolume verb = "remove volume" // Image, that no machine has
+	actRemoveSnap   verb = "remove snap"   // Image, POOL/IMAGE@SNAP
+	actRename       verb = "rename"        // Image to To, unless it is called so
+	actRollBack     verb = "roll back"     // Image to its snapshot
+	actRelease      verb = "release"       // Image, from VM
+	actUndefine     verb = "undefine"      // VM
+	actPowerOff     verb = "power off"     // VM
+	actUnplug       verb = "actUnplug"     // Image, from VM
+	actThaw         verb = "thaw"          // VM
+	actRemoveSecret verb = "remove secret" // Secret, unless something needs it
+	actTake         verb = "take"          // VM, for Host
+	actMove         verb = "move"          // Image, a volume of VM, to Host
+	actDefine       verb = "define"        // VM, from its record
+	actStart        verb = "start"         // VM, from its record
+	actSettle       verb = "settle"        // VM, of which it is not known where it is
+)
+
+// action is a verb and what it is done to.
+type action struct {
+	Verb   verb   `json:"verb"`
+	Image  string `json:"image,omitempty"` // POOL/IMAGE[@SNAP]
+	To     string `json:"to,omitempty"`
+	VM     string `json:"vm,omitempty"` // UUID
+	Name   string `json:"name,omitempty"`
+	Secret string `json:"secret,omitempty"`
+	// Host is whose libvirt it takes, and URI how that is reached from elsewhere.
+	Host string `json:"host,omitempty"`
+	URI  string `json:"uri,omitempty"`
+}
+
+// String is for people: "remove vms/0562…_disk".
+func (a action) String() string {
+	s := string(a.Verb)
+	for _, part := range []string{a.Image, a.Name, a.Secret} {
+		if part != "" {
+			s += " " + part
+		}
+	}
+	if a.To != "" {
+		s += " to " + a.To
+	}
+	if a.Host != "" {
+		s += " on " + a.Host
+	}
+	return s
+}
+
+// act does an action. Those that need a host's libvirt use on's if it is that
+// host's, else they connect to it.
+func (h *Host) act(ctx context.Context, on *session, a action) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var n disk.Name
+	if a.Image != "" {
+		var err error
+		if n, err = disk.ParseName(a.Image, ""); err != nil {
+			return err
+		}
+	}
+	switch a.Verb {
+	case actRemove:
+		return unlessGone(on.cluster.RemoveDisk(ctx, n))
+	case actRemoveVolume:
+		return unlessGone(on.cluster.RemoveVolume(ctx, n))
+	case actRemoveSnap:
+		return unlessGone(on.cluster.RemoveSnapshot(ctx, n))
+	case actRelease:
+		return on.cluster.Release(ctx, n, a.VM)
+	case actMove:
+		return on.cluster.Moved(ctx, n, a.VM, a.Host)
+	case actTake:
+		return h.take(ctx, on, a)
+	}
+	return h.onHost(ctx, on, a, func(conn *libvirt.Connect) error {
+		switch a.Verb {
+		case actUndefine:
+			return domain.Undefine(ctx, conn, a.VM)
+		case actPowerOff:
+			return domain.Destroy(ctx, conn, a.VM)
+		case actDefine:
+			return h.defineRecorded(ctx, on, conn, a)
+		case actStart:
+			return h.startRecorded(ctx, on, conn, a)
+		case actUnplug:
+			ctx, cancel := h.guest(ctx)
+			defer cancel()
+			err := domain.Detach(ctx, conn, a.VM, n.Pool, n.Image)
+			if errors.Is(err, domain.ErrNotFound) {
+				return nil
+			}
+			return err
+		case actRemoveSecret:
+			return h.removeUnusedSecret(ctx, on.cluster, conn, a)
+		}
+		return fmt.Errorf("%q is not known to this version of vmdisk", a.Verb)
+	})
+}
+
+// unlessGone takes "not there" for removed.
+func unlessGone(err error) error {
+	if errors.Is(err, disk.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// onHost runs f with the libvirt of an action's host.
+func (h *Host) onHost(ctx context.Context, on *session, a action, f func(*libvirt.Connect) error) error {
+	if err := on.openHost(ctx, h); err != nil {
+		return err
+	}
+	if a.Host == on.host {
+		return f(on.conn)
+	}
+	if a.URI == "" {
+		return fmt.Errorf("%s takes the libvirt of %s; there:  vmdisk repair", a, a.Host)
+	}
+	conn, err := domain.Connect(ctx, a.URI, h.cfg.Timeout)
+	if err != nil {
+		return err
+	}
+	defer func() { _, _ = conn.Close() }()
+	return f(conn)
+}
+
+// removeUnusedSecret removes a secret that a workflow made, unless a machine of the
+// host needs it, or another workflow there may be about to.
+func (h *Host) removeUnusedSecret(ctx context.Context, cluster *disk.Cluster, conn *libvirt.Connect, a action) error {
+	used, err := domain.UsesSecret(ctx, conn, a.Secret)
+	if err != nil || used {
+		return err
+	}
+	open, err := cluster.Operations(ctx, h.cfg.VMPool)
+	if err != nil {
+		return err
+	}
+	others := 0
+	for _, o := range open {
+		if o.Holder.Host == a.Host {
+			others++
+		}
+	}
+	if others > 1 { // one is the workflow itself
+		return nil
+	}
+	return secret.Remove(conn, a.Secret)
+}

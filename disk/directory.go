@@ -1,0 +1,58 @@
+// A pool's directory of images, read in pages.
+
+package disk
+
+import (
+	"encoding/binary"
+
+	"github.com/ceph/go-ceph/rados"
+)
+
+func decodeString(b []byte) (s string, rest []byte, err error) {
+	if len(b) < 4 || uint64(len(b)-4) < uint64(binary.LittleEndian.Uint32(b)) {
+		return "", nil, errShortAnswer
+	}
+	end := 4 + binary.LittleEndian.Uint32(b)
+	return string(b[4:end]), b[end:], nil
+}
+
+// directoryPage is how many names one read of the directory may give.
+const directoryPage = 1024
+
+// directory reads a pool's image names and their ids. The call is cls_rbd's
+// dir_list.
+func directory(io *rados.IOContext, pool string) (map[string]string, error) {
+	ids := map[string]string{}
+	after := ""
+	for {
+		in := binary.LittleEndian.AppendUint32(nil, uint32(len(after)))
+		in = append(in, after...)
+		in = binary.LittleEndian.AppendUint64(in, directoryPage)
+		out, err := exec(io, "rbd_directory", "dir_list", in)
+		if is(err, ErrNotFound) {
+			return ids, nil // no image was ever made here
+		}
+		if err == nil && len(out) < 4 {
+			err = errShortAnswer
+		}
+		if err != nil {
+			return nil, wrap("list", "pool "+pool, err)
+		}
+		n := binary.LittleEndian.Uint32(out)
+		out = out[4:]
+		for range n {
+			name, rest, err := decodeString(out)
+			if err != nil {
+				return nil, wrap("list", "pool "+pool, err)
+			}
+			id, rest, err := decodeString(rest)
+			if err != nil {
+				return nil, wrap("list", "pool "+pool, err)
+			}
+			ids[name], after, out = id, name, rest
+		}
+		if n < directoryPage {
+			return ids, nil
+		}
+	}
+}

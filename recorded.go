@@ -1,0 +1,82 @@
+// What is done to a machine from its record alone, because its host cannot be asked.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
+)
+
+// imagesOf are the images of a machine: those that its definition names and those
+// that carry its UUID.
+func (h *Host) imagesOf(ctx context.Context, cluster *disk.Cluster, m disk.Machine) ([]disk.Name, error) {
+	all, err := cluster.MachineImages(ctx, h.cfg.VMPool, m.UUID)
+	if err != nil || m.XML == "" {
+		return all, err
+	}
+	named, err := domain.ParseDisks(m.XML)
+	for _, d := range named {
+		n := disk.Name{Pool: d.Pool, Image: d.Image}
+		if d.Pool != "" && !slices.Contains(all, n) {
+			all = append(all, n)
+		}
+	}
+	return all, err
+}
+
+// take makes a machine the host's of an action, from the host that it names.
+func (h *Host) take(ctx context.Context, on *session, a action) error {
+	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+	if err != nil || m.Host == a.Host || m.Host != a.To {
+		return err // it is taken, or somebody has moved it on
+	}
+	m.Host, m.URI, m.Running, m.Clients = a.Host, "", false, []string{}
+	m.Generation++
+	if b := m.LeftBehind(a.Host); b != nil { // it comes back to where it was taken from
+		m.Bury(a.Host, b.Fenced)
+	}
+	return on.cluster.SaveMachine(ctx, h.cfg.VMPool, m)
+}
+
+// defineRecorded defines a machine from its record, for the monitors and the secret
+// of here and now. One that is defined here is brought up to date.
+func (h *Host) defineRecorded(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
+	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+	if err != nil || m.Host != a.Host {
+		return unlessGone(err)
+	}
+	s, _, err := h.ensureSecret(ctx, on.cluster, conn)
+	if err != nil {
+		return err
+	}
+	monitors, err := on.cluster.Monitors(ctx)
+	if err != nil {
+		return err
+	}
+	rewrite := func(xml string) (string, bool, error) {
+		return domain.Rewrite(xml, monitors, on.cluster.Conf(), s.UUID)
+	}
+	err = domain.Redefine(ctx, conn, m.UUID, rewrite)
+	if !errors.Is(err, domain.ErrNotFound) {
+		return err
+	}
+	xml, _, err := rewrite(m.XML)
+	if err != nil {
+		return err
+	}
+	return domain.Define(ctx, conn, m.Name, m.UUID, xml)
+}
+
+// startRecorded starts a machine that was evacuated, if it is still here.
+func (h *Host) startRecorded(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
+	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+	if err != nil || m.Host != a.Host {
+		return unlessGone(err)
+	}
+	return domain.Start(ctx, conn, a.VM)
+}

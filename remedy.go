@@ -1,0 +1,138 @@
+// Remedies: what brings an interrupted workflow to an end, found in its plan and
+// done by another process.
+
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// errThere is a repair that another host must do.
+var errThere = errors.New("it takes that host's libvirt")
+
+// raced says that somebody else was faster to take an operation over.
+func raced(err error) bool {
+	var held *disk.HeldError
+	return errors.As(err, &held) || errors.Is(err, disk.ErrTaken)
+}
+
+// repairOperation takes over an operation whose process is gone and makes it
+// happen, or not have happened. What cannot be done now stays in the journal. What
+// was to be done on the host without is void: who could write there is fenced.
+func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Operation, without string) error {
+	p, err := parsePlan(found)
+	if err != nil {
+		return err
+	}
+	all := remedies(p)
+	for _, a := range all {
+		if err := h.reachable(ctx, on, a, without); err != nil {
+			return failed("repair", found.Object, err)
+		}
+	}
+	o := &opened{Operation: *found, h: h, on: on, plan: p}
+	if err := on.cluster.TakeOver(ctx, &o.Operation); err != nil {
+		return err
+	}
+	h.emit(Event{Kind: Note, Op: "repair", Object: o.Object, Detail: fmt.Sprintf("%s %s was interrupted", found.Kind, found.Object)})
+	var steps []step
+	for _, a := range all {
+		do := func(ctx context.Context) error { return h.act(ctx, on, a) }
+		switch {
+		case without != "" && a.Host == without:
+			do = func(ctx context.Context) error { return h.void(ctx, on, a) }
+		case a.Verb == actStart:
+			do = func(ctx context.Context) error { return h.tryStart(ctx, on, a) }
+		}
+		steps = append(steps, step{name: "repair", detail: says(a.String()), do: do})
+	}
+	err = h.run(ctx, "repair", o.Object, steps...)
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return o.stop(ctx, e, true)
+	}
+	if without != "" {
+		o.plan.VM = "" // its record is that host's; evacuate needs it as it is
+	}
+	return o.end(ctx)
+}
+
+// reachable makes sure that an action can be done from here.
+func (h *Host) reachable(ctx context.Context, on *session, a action, without string) error {
+	if a.Host == "" || a.Verb == actMove || a.Verb == actTake || without != "" && a.Host == without {
+		return nil
+	}
+	if err := on.openHost(ctx, h); err != nil {
+		return err
+	}
+	if a.Host == on.host || a.URI != "" {
+		return nil
+	}
+	return &disk.Error{Object: a.String(), Kind: disk.ErrInUse, Err: errThere, Reason: "it takes the libvirt of " + a.Host}
+}
+
+// void is in place of an action with the libvirt of a host that does not answer:
+// whoever has the image open, or the machine's, must not write any more.
+func (h *Host) void(ctx context.Context, on *session, a action) error {
+	var images []disk.Name
+	switch {
+	case a.Verb != actPowerOff && a.Verb != actUnplug && a.Verb != actSettle:
+		return nil
+	case a.Image != "":
+		n, err := disk.ParseName(a.Image, "")
+		if err != nil {
+			return err
+		}
+		images = []disk.Name{n}
+	default:
+		var err error
+		if images, err = on.cluster.MachineImages(ctx, h.cfg.VMPool, a.VM); err != nil {
+			return err
+		}
+	}
+	for _, n := range images {
+		use, err := on.cluster.Use(ctx, n)
+		if err == nil {
+			err = fenceAll(ctx, on.cluster, use.Addrs(), disk.FenceTime)
+		}
+		if err == nil && use.Lock != "" {
+			err = on.cluster.BreakLock(ctx, n, use.Lock)
+		}
+		if unlessGone(err) != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tryStart starts an evacuated machine. What keeps it from starting is told and no
+// error: the machine is here, and can be started when that is seen to.
+func (h *Host) tryStart(ctx context.Context, on *session, a action) error {
+	err := h.act(ctx, on, a)
+	if err != nil && !errors.Is(err, domain.ErrTimeout) && ctx.Err() == nil {
+		h.emit(Event{Kind: Warning, Op: "repair", Object: a.Name, Detail: a.Name + " does not start: " + err.Error(), Err: err})
+		return nil
+	}
+	return err
+}
+
+// remedies are the actions that bring an interrupted plan to an end: forward, if it
+// was past the point of no return, else back.
+func remedies(p plan) []action {
+	var all []action
+	if p.Committed {
+		for _, s := range p.Steps[max(p.Begun-1, 0):] {
+			all = append(all, s.On...)
+		}
+		return all
+	}
+	for _, s := range slices.Backward(p.Steps[:p.Begun]) {
+		all = append(all, s.Back...)
+	}
+	return all
+}
