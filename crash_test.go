@@ -1,0 +1,207 @@
+// Every step of every workflow is a place to die. The process that does the work is
+// killed there with SIGKILL, before the step and after it, and then repair, or the
+// same command again, must bring about what there was before, or what there is when
+// all went well: nothing else.
+
+package vmdisk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// crashVariable holds, for a process of this test program, where to die.
+const crashVariable = "VMDISK_TEST_CRASH"
+
+// crash is a workflow on what was made for it, and the point at which to die.
+type crash struct {
+	Workflow string
+	Fixture  fixture
+	Step     string
+	Nth      int
+	When     phase
+}
+
+// TestMainCrash is the process that dies.
+func TestMainCrash(t *testing.T) {
+	text := os.Getenv(crashVariable)
+	if text == "" {
+		return
+	}
+	var c crash
+	must(t, json.Unmarshal([]byte(text), &c))
+	h := open(t, 0)
+	at := counter()
+	h.fault = func(_, step string, when phase) error {
+		if at(step, when) == (point{c.Step, c.Nth, c.When}) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+	err := find(t, c.Workflow).work(t.Context(), h, c.Fixture)
+	t.Fatalf("the point was not reached: %v", err)
+}
+
+// die runs a workflow in a process that dies at the point.
+func die(t *testing.T, w workflow, f fixture, p point) {
+	t.Helper()
+	text, err := json.Marshal(crash{w.name, f, p.step, p.nth, p.when})
+	must(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestMainCrash$")
+	cmd.Env = append(os.Environ(), crashVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("it was not killed: %v\n%s", err, out)
+	}
+}
+
+// fixture names what a workflow works on, for this process and the one that dies.
+type fixture struct {
+	VM, UUID, Volume string
+}
+
+// workflow is one that is written down.
+type workflow struct {
+	name string
+	// setup makes what it works on.
+	setup func(t *testing.T, h *Host) fixture
+	work  func(context.Context, *Host, fixture) error
+	// reverse brings back what there was before.
+	reverse func(context.Context, *Host, fixture) error
+	// over says that an error means that it has happened already.
+	over error
+}
+
+func find(t *testing.T, name string) workflow {
+	t.Helper()
+	for _, w := range workflows {
+		if w.name == name {
+			return w
+		}
+	}
+	t.Fatalf("no workflow %q", name)
+	return workflow{}
+}
+
+var workflows = []workflow{
+	{
+		name:    "create volume",
+		setup:   func(*testing.T, *Host) fixture { return fixture{Volume: "crash"} },
+		work:    createCrashVolume,
+		reverse: removeCrashVolume,
+		over:    disk.ErrExists,
+	},
+	{
+		name:  "create disk",
+		setup: func(*testing.T, *Host) fixture { return fixture{UUID: crashUUID} },
+		work: func(ctx context.Context, h *Host, f fixture) error {
+			_, err := h.CreateDisk(ctx, DiskOptions{Image: "guest", Size: 100 << 20, UUID: f.UUID})
+			return err
+		},
+		reverse: func(ctx context.Context, h *Host, f fixture) error { return h.RemoveDisk(ctx, f.UUID) },
+		over:    disk.ErrExists,
+	},
+	{
+		name:    "boot",
+		setup:   func(*testing.T, *Host) fixture { return fixture{VM: "crash", UUID: crashUUID} },
+		work:    bootCrashVM,
+		reverse: removeCrashVM,
+		over:    domain.ErrExists,
+	},
+}
+
+// crashUUID is the machine's that dies and comes back.
+const crashUUID = "7a2d3c51-1f6e-4a0e-9a55-9d4c5e0c0a02"
+
+func createCrashVolume(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.CreateVolume(ctx, f.Volume, disk.GiB)
+	return err
+}
+
+func removeCrashVolume(ctx context.Context, h *Host, f fixture) error {
+	return h.RemoveVolume(ctx, f.Volume)
+}
+
+func bootCrashVM(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Boot(ctx, f.VM, BootOptions{Image: "guest", UUID: f.UUID, Size: 100 << 20, Memory: guestMemory,
+		Swap: 1 << 20})
+	return err
+}
+
+func removeCrashVM(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Remove(ctx, f.UUID)
+	return err
+}
+
+func TestKilledAtEveryStep(t *testing.T) {
+	for _, w := range workflows {
+		t.Run(w.name, func(t *testing.T) {
+			h := open(t, 0)
+			f := w.setup(t, h)
+			was := stateNow(t).named()
+			all := points(t, h, func() error { return w.work(t.Context(), h, f) })
+			done := stateNow(t).named()
+			must(t, w.reverse(t.Context(), h, f))
+			for _, p := range all {
+				t.Run(p.String(), func(t *testing.T) { w.killedAt(t, h, f, p, was, done) })
+			}
+		})
+	}
+}
+
+// killedAt dies before a step and is repaired, or after it and is done again.
+func (w workflow) killedAt(t *testing.T, h *Host, f fixture, p point, was, done state) {
+	die(t, w, f, p)
+	if p.when == before {
+		_, err := h.Repair(t.Context(), RepairOptions{})
+		must(t, err)
+	} else if err := w.work(t.Context(), h, f); err != nil && !errors.Is(err, w.over) {
+		t.Fatal(err)
+	}
+	now := stateNow(t).named()
+	switch {
+	case slices.Equal(now, done):
+		must(t, w.reverse(t.Context(), h, f))
+	case p.when == after:
+		t.Errorf("not what there is when all went well (-want +got):\n%s", cmp.Diff(done, now))
+	case !slices.Equal(now, was):
+		t.Errorf("neither before nor after (-before +got):\n%s", cmp.Diff(was, now))
+	}
+	if again, err := h.Repair(t.Context(), RepairOptions{}); err != nil || again.Changed() {
+		t.Errorf("a second repair changed something: %+v, %v", again, err)
+	}
+}
+
+// imageIDs finds the id of each image in the directories of pools.
+var imageIDs = regexp.MustCompile(`^omap ([a-z]+)/rbd_directory "name_([^"]+)" "(?:\\.|[^"\\])*?([0-9a-f]{10,})"$`)
+
+// named has the names of images instead of their ids, which are others each time.
+func (s state) named() state {
+	var pairs []string
+	for _, line := range s {
+		if m := imageIDs.FindStringSubmatch(line); m != nil {
+			pairs = append(pairs, m[3], "<"+m[1]+"/"+m[2]+">")
+		}
+	}
+	to := strings.NewReplacer(pairs...)
+	all := state{}
+	for _, line := range s {
+		all = append(all, to.Replace(line))
+	}
+	slices.Sort(all)
+	return all
+}
