@@ -27,7 +27,7 @@ const (
 	actRelease      verb = "release"       // Image, from VM
 	actUndefine     verb = "undefine"      // VM
 	actPowerOff     verb = "power off"     // VM
-	actUnplug       verb = "actUnplug"     // Image, from VM
+	actUnplug       verb = "unplug"        // Image, from VM
 	actThaw         verb = "thaw"          // VM
 	actRemoveSecret verb = "remove secret" // Secret, unless something needs it
 	actTake         verb = "take"          // VM, for Host

@@ -97,13 +97,13 @@ func (h *Host) Init(ctx context.Context, o InitOptions) ([]InitItem, error) {
 // initializing is the state that the steps share.
 type initializing struct {
 	session
-	h     *Host
-	o     InitOptions
+	h      *Host
+	o      InitOptions
 	chores []*chore
-	users map[string]secret.User // those that the cluster has
-	owner owner                  // of keyrings
-	qemu  owner
-	conf  map[string]string // what guests are told once ceph.conf is complete
+	users  map[string]secret.User // those that the cluster has
+	owner  owner                  // of keyrings
+	qemu   owner
+	conf   map[string]string // what guests are told once ceph.conf is complete
 }
 
 // chore is an item, and how it comes to be as it must.
