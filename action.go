@@ -28,6 +28,9 @@ const (
 	actUndefine     verb = "undefine"      // VM
 	actPowerOff     verb = "power off"     // VM
 	actUnplug       verb = "unplug"        // Image, from VM
+	actRemoveDisk   verb = "remove disk"   // Image, a machine's own, whatever is left on it
+	actPowerOn      verb = "power on"      // VM
+	actRestart      verb = "restart"       // VM, which was off, or was asked to be
 	actThaw         verb = "thaw"          // VM
 	actRemoveSecret verb = "remove secret" // Secret, unless something needs it
 	actTake         verb = "take"          // VM, for Host
@@ -87,6 +90,8 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return unlessGone(on.cluster.RemoveVolume(ctx, n))
 	case actRemoveSnap:
 		return unlessGone(on.cluster.RemoveSnapshot(ctx, n))
+	case actRemoveDisk:
+		return on.cluster.RemoveMachineDisk(ctx, n)
 	case actRelease:
 		return on.cluster.Release(ctx, n, a.VM)
 	case actMove:
@@ -100,6 +105,10 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return domain.Undefine(ctx, conn, a.VM)
 		case actPowerOff:
 			return domain.Destroy(ctx, conn, a.VM)
+		case actPowerOn:
+			return domain.Start(ctx, conn, a.VM)
+		case actRestart:
+			return h.restart(ctx, conn, a.VM)
 		case actDefine:
 			return h.defineRecorded(ctx, on, conn, a)
 		case actStart:

@@ -4,8 +4,6 @@ package vmdisk
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 
@@ -41,14 +39,13 @@ var (
 // attach is the state that the steps share.
 type attach struct {
 	session
-	h       *Host
-	vm      domain.Info
-	volume  disk.Name
-	target  string
-	qos     domain.QoS
-	secret  secret.Secret
-	claimed bool
-	stuck   bool // the disk could not be plugged out again
+	h      *Host
+	vm     domain.Info
+	volume disk.Name
+	target string
+	qos    domain.QoS
+	secret secret.Secret
+	has    bool // the volume is the machine's already, and is in it nowhere
 }
 
 // Attach plugs a volume (its ID, volume-ID or POOL/IMAGE) into a machine, the
@@ -65,10 +62,9 @@ func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (
 	if err := a.prepare(ctx, vm, volume); err != nil {
 		return Attachment{}, failed(op, volume+" to "+vm, err)
 	}
-	err := h.run(ctx, op, a.vm.Name,
-		h.secretStep(&a.session, "", &a.secret),
-		step{name: "claim", detail: a.volume.String, do: a.claim, undo: a.release},
-		step{name: "attach", detail: func() string { return a.volume.String() + " → " + a.target }, do: a.plug, undo: a.unplug})
+	t := h.onMachine(&a.session, op, a.vm, a.volume.String())
+	t.check, t.steps = a.check, a.steps
+	err := h.perform(ctx, t)
 	if err != nil {
 		return Attachment{}, err
 	}
@@ -76,7 +72,28 @@ func (h *Host) Attach(ctx context.Context, vm, volume string, o AttachOptions) (
 		Serial: disk.VolumeID(a.volume.Image), QoS: limits(a.qos)}, nil
 }
 
-// prepare finds the machine and the volume, and refuses what cannot work.
+// steps of which the claim takes both back, in this order: a volume is given back
+// when the guest has let go of it.
+func (a *attach) steps() []step {
+	unplug, release := a.onVolume(actUnplug), a.onVolume(actRelease)
+	claim := step{name: "claim", detail: a.volume.String, do: a.claim, back: []action{unplug, release}}
+	plug := step{name: "attach", detail: func() string { return a.volume.String() + " → " + a.target }, do: a.plug}
+	if a.has {
+		claim.back, plug.back = nil, []action{unplug}
+	}
+	return []step{a.h.secretStep(&a.session, "", &a.secret), claim, plug}
+}
+
+// onVolume is an action on the volume and the machine.
+func (a *attach) onVolume(v verb) action {
+	is := action{Verb: v, Image: a.volume.String(), VM: a.vm.UUID}
+	if v == actUnplug {
+		is.Host = a.host
+	}
+	return is
+}
+
+// prepare finds the machine and the volume.
 func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if a.target != "" && !virtioForm.MatchString(a.target) {
 		return badInput("target %q is not of the form vdX", a.target)
@@ -87,9 +104,12 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if a.volume, err = disk.ParseVolume(volume); err != nil {
 		return err
 	}
-	if a.vm, err = a.find(ctx, a.h, vm); err != nil {
-		return err
-	}
+	a.vm, err = a.find(ctx, a.h, vm)
+	return err
+}
+
+// check refuses what cannot work, now that nobody else changes either.
+func (a *attach) check(ctx context.Context) error {
 	if err := a.checkTarget(ctx); err != nil {
 		return err
 	}
@@ -100,6 +120,11 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 	if err != nil {
 		return err
 	}
+	owner, err := a.cluster.Owner(ctx, a.volume)
+	if unlessGone(err) != nil {
+		return err
+	}
+	a.has = err == nil && owner.UUID == a.vm.UUID
 	target, live, kept, err := domain.Plugged(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
 	switch {
 	case err != nil:
@@ -143,25 +168,8 @@ func (a *attach) refuseOpen(ctx context.Context, by []disk.Watcher) error {
 }
 
 func (a *attach) claim(ctx context.Context) error {
-	hostname, err := a.conn.GetHostname()
-	if err != nil {
-		return err
-	}
-	a.claimed, err = a.cluster.Claim(ctx, a.volume, disk.Owner{VM: a.vm.Name, UUID: a.vm.UUID, Host: hostname})
-	// Of a claim that timed out it is not known whether it was made. Only a record
-	// with this machine in it is ever taken back.
-	a.claimed = a.claimed || errors.Is(err, disk.ErrTimeout)
+	_, err := a.cluster.Claim(ctx, a.volume, disk.Owner{VM: a.vm.Name, UUID: a.vm.UUID, Host: a.host})
 	return err
-}
-
-func (a *attach) release(ctx context.Context) error {
-	switch {
-	case !a.claimed:
-		return errNothing
-	case a.stuck:
-		return fmt.Errorf("%s has not let go of it; finish that with: vmdisk detach %s %s", a.vm.Name, a.vm.Name, a.target)
-	}
-	return a.cluster.Release(ctx, a.volume, a.vm.UUID)
 }
 
 func (a *attach) plug(ctx context.Context) error {
@@ -174,13 +182,5 @@ func (a *attach) plug(ctx context.Context) error {
 	if target != "" {
 		a.target = target
 	}
-	return err
-}
-
-func (a *attach) unplug(ctx context.Context) error {
-	ctx, cancel := a.h.guest(ctx)
-	defer cancel()
-	err := domain.Detach(ctx, a.conn, a.vm.UUID, a.volume.Pool, a.volume.Image)
-	a.stuck = err != nil
 	return err
 }

@@ -22,12 +22,23 @@ func (h *Host) Detach(ctx context.Context, vm, volume string) (Attachment, error
 	const op = "detach"
 	d := &detach{h: h}
 	defer d.end()
-	if err := d.prepare(ctx, vm, volume); err != nil {
+	err := d.prepare(ctx, vm, volume)
+	if errors.Is(err, domain.ErrNotFound) {
+		_, repairErr := h.repairLeft(ctx, &d.session, vm) // a detach may have been interrupted at its very end
+		err = errors.Join(err, repairErr)
+	}
+	if err != nil {
 		return Attachment{}, failed(op, volume+" from "+vm, err)
 	}
-	err := h.run(ctx, op, d.owner.VM,
-		step{name: "detach", detail: says(d.target + " " + d.volume.String()), do: d.unplug},
-		step{name: "release", detail: d.volume.String, do: d.release})
+	t := h.onMachine(&d.session, op, domain.Info{Name: d.owner.VM, UUID: d.owner.UUID}, d.volume.String())
+	t.check, t.forward = d.check, true
+	on := action{Image: d.volume.String(), VM: d.owner.UUID, Name: d.owner.VM}
+	unplug, release := on, on
+	unplug.Verb, unplug.Host, release.Verb = actUnplug, d.host, actRelease
+	t.steps = steps(
+		step{name: "detach", detail: says(d.target + " " + d.volume.String()), do: d.unplug, on: []action{unplug}},
+		step{name: "release", detail: d.volume.String, do: d.release, on: []action{release}})
+	err = h.perform(ctx, t)
 	return Attachment{VM: d.owner.VM, Target: d.target, Pool: d.volume.Pool, Image: d.volume.Image,
 		Serial: disk.VolumeID(d.volume.Image)}, err
 }
@@ -86,15 +97,20 @@ func (d *detach) prepareGone(ctx context.Context, vm, volume string, notFound er
 	if err != nil {
 		return err
 	}
-	hostname, err := d.conn.GetHostname()
-	if err != nil {
-		return err
+	d.gone = true
+	return d.check(ctx)
+}
+
+// check refuses a volume of a machine that is not defined any more, if somebody may
+// have it open.
+func (d *detach) check(ctx context.Context) error {
+	if !d.gone {
+		return nil
 	}
 	by, err := d.cluster.Watchers(ctx, d.volume)
-	if err == nil && (hostname != d.owner.Host || len(by) > 0) {
-		return &disk.Error{Object: d.volume.String(), Kind: disk.ErrInUse, Holders: []string{d.owner.String()}}
+	if err == nil && (d.host != d.owner.Host || len(by) > 0) {
+		err = &disk.Error{Object: d.volume.String(), Kind: disk.ErrInUse, Holders: []string{d.owner.String()}}
 	}
-	d.gone = true
 	return err
 }
 

@@ -235,6 +235,9 @@ func stateNow(t testing.TB) state {
 // forGood are objects that RBD makes when they are first needed and never removes.
 var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash"}
 
+// records are where vmdisk keeps what is under way and which machines there are.
+var records = []string{"vmdisk.journal", "vmdisk.machines"}
+
 // rbdState lists the rados objects but those that hold data: an image is its
 // header, a snapshot or protection is in it, an owner or a lock has its own.
 func rbdState(t testing.TB) state {
@@ -247,21 +250,21 @@ func rbdState(t testing.TB) state {
 				t.Fatal(err)
 			}
 			err = io.ListObjects(func(object string) {
-				if !strings.HasPrefix(object, "rbd_data.") && !slices.Contains(forGood, object) {
+				if !strings.HasPrefix(object, "rbd_data.") && !slices.Contains(forGood, object) && !slices.Contains(records, object) {
 					s = append(s, "object "+pool+"/"+object)
 				}
 			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, object := range []string{"rbd_directory", "rbd_children", "rbd_trash", "vmdisk.backups"} {
+			for _, object := range append([]string{"rbd_directory", "rbd_children", "rbd_trash", "vmdisk.backups"}, records...) {
 				omap, err := io.GetAllOmapValues(object, "", "", 1000)
 				if err != nil && !errors.Is(err, rados.ErrNotFound) {
 					t.Fatal(err)
 				}
 				for key, value := range omap {
-					if object == "rbd_trash" {
-						value = nil // it has the time of deletion
+					if object == "rbd_trash" || slices.Contains(records, object) {
+						value = nil // it has the time of deletion, or of the last change
 					}
 					s = append(s, fmt.Sprintf("omap %s/%s %q %q", pool, object, key, value))
 				}

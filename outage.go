@@ -9,6 +9,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
 )
 
 // outage is what the workflows share that need a machine off.
@@ -23,12 +24,22 @@ type outage struct {
 
 // find opens the connections and finds the machine.
 func (o *outage) find(ctx context.Context, vm string) (err error) {
-	if err = o.open(ctx, o.h); err != nil {
-		return err
-	}
-	o.vm, err = domain.Find(ctx, o.conn, vm)
+	o.vm, err = o.session.find(ctx, o.h, vm)
 	return err
 }
+
+// findAgain looks at the machine again, now that nobody else changes it.
+func (o *outage) findAgain(ctx context.Context) (err error) {
+	o.vm, err = domain.Find(ctx, o.conn, o.vm.UUID)
+	return err
+}
+
+// on is an action on the machine.
+func (o *outage) on(v verb) action {
+	return action{Verb: v, VM: o.vm.UUID, Name: o.vm.Name, Host: o.host}
+}
+
+func (o *outage) start(ctx context.Context) error { return domain.Start(ctx, o.conn, o.vm.UUID) }
 
 // secretStep makes sure of the secret that starting the machine needs.
 func (o *outage) secretStep() step { return o.h.secretStep(&o.session, "", &o.secret) }
@@ -38,7 +49,7 @@ func (o *outage) begin() []step {
 	if !o.vm.Running {
 		return nil
 	}
-	return []step{{name: "stop", detail: says(o.vm.Name), do: o.stop, undo: o.restart}}
+	return []step{{name: "stop", detail: says(o.vm.Name), do: o.stop, back: []action{o.on(actRestart)}}}
 }
 
 // finish starts the machine again if it ran.
@@ -46,7 +57,7 @@ func (o *outage) finish() []step {
 	if !o.vm.Running {
 		return nil
 	}
-	return o.h.startSteps(o.session, o.vm, &o.secret)
+	return o.startSteps()
 }
 
 // stop asks the guest to power off, and cuts its power if it has not done so in
@@ -72,12 +83,12 @@ func (o *outage) stop(ctx context.Context) error {
 }
 
 // restart takes a stop back, or one that was only asked for.
-func (o *outage) restart(ctx context.Context) error {
-	waiting, cancel := o.h.guest(ctx)
+func (h *Host) restart(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	waiting, cancel := h.guest(ctx)
 	defer cancel()
-	err := domain.Shutdown(waiting, o.conn, o.vm.UUID)
+	err := domain.Shutdown(waiting, conn, vm)
 	if err != nil && !errors.Is(err, domain.ErrTimeout) {
 		return err
 	}
-	return domain.Start(ctx, o.conn, o.vm.UUID)
+	return domain.Start(ctx, conn, vm)
 }

@@ -11,40 +11,39 @@ import (
 )
 
 // Start starts a machine, its disks' monitors and the secret brought up to date
-// first. One that runs already is fine.
+// first, and what a QEMU that died has left of itself cleared away. One that runs
+// already is fine.
 //
 // Similar to: virsh start.
 func (h *Host) Start(ctx context.Context, vm string) (VM, error) {
 	const op = "start"
-	var with session
-	defer with.end()
-	info, err := with.find(ctx, h, vm)
-	if err != nil {
+	o := &outage{h: h, op: op}
+	defer o.end()
+	if err := o.find(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	if err := h.belongsHere(ctx, &with, info.UUID); err != nil {
-		return VM{}, failed(op, info.Name, err)
-	}
-	if !info.Running {
-		var s secret.Secret
-		steps := append([]step{h.secretStep(&with, "", &s)}, h.startSteps(with, info, &s)...)
-		err := h.run(ctx, op, info.Name, steps...)
-		if err != nil {
-			return VM{}, err
+	t := h.onMachine(&o.session, op, o.vm)
+	t.check = o.findAgain
+	t.steps = func() []step {
+		if o.vm.Running {
+			return nil
 		}
+		return append([]step{o.secretStep()}, o.startSteps()...)
 	}
-	return h.outcome(ctx, with.conn, info.UUID)
+	if err := h.perform(ctx, t); err != nil {
+		return VM{}, err
+	}
+	return h.outcome(ctx, o.conn, o.vm.UUID)
 }
 
 // startSteps bring the disks' monitors and secret up to date and start a machine.
-func (h *Host) startSteps(with session, info domain.Info, s *secret.Secret) []step {
+func (o *outage) startSteps() []step {
 	return []step{
-		{name: "refresh", detail: says("monitors of " + info.Name), do: func(ctx context.Context) error {
-			return h.redefine(ctx, with, info, s, keep)
+		{name: "refresh", detail: says("monitors of " + o.vm.Name), do: func(ctx context.Context) error {
+			return o.h.redefine(ctx, o.session, o.vm, &o.secret, keep)
 		}},
-		{name: "start", detail: says(info.Name),
-			do:   func(ctx context.Context) error { return domain.Start(ctx, with.conn, info.UUID) },
-			undo: func(ctx context.Context) error { return domain.Destroy(ctx, with.conn, info.UUID) }},
+		o.h.clearStep(&o.session, o.vm),
+		{name: "start", detail: says(o.vm.Name), do: o.start, back: []action{o.on(actPowerOff)}, on: []action{o.on(actPowerOn)}},
 	}
 }
 
@@ -75,29 +74,27 @@ func keep(xml string) (string, error) { return xml, nil }
 // Similar to: virsh shutdown, and waiting; or virsh destroy.
 func (h *Host) Stop(ctx context.Context, vm string, force bool) (VM, error) {
 	const op = "stop"
-	conn, giveBack, err := h.borrow(ctx)
-	if err != nil {
+	o := &outage{h: h, op: op}
+	defer o.end()
+	if err := o.find(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	defer giveBack()
-	info, err := domain.Find(ctx, conn, vm)
-	if err != nil {
-		return VM{}, failed(op, vm, err)
-	}
-	err = h.run(ctx, op, info.Name, step{name: "stop", detail: says(info.Name), do: func(ctx context.Context) error {
+	t := h.onMachine(&o.session, op, o.vm)
+	t.steps = steps(step{name: "stop", detail: says(o.vm.Name), do: func(ctx context.Context) error {
 		if force {
-			return domain.Destroy(ctx, conn, info.UUID)
+			return domain.Destroy(ctx, o.conn, o.vm.UUID)
 		}
 		ctx, cancel := h.guest(ctx)
 		defer cancel()
-		return domain.Shutdown(ctx, conn, info.UUID)
+		return domain.Shutdown(ctx, o.conn, o.vm.UUID)
 	}})
+	err := h.perform(ctx, t)
 	var e *Error
 	if errors.As(err, &e) && errors.Is(err, domain.ErrTimeout) {
-		e.Next = "cut its power:  vmdisk stop --force " + info.Name
+		e.Next = "cut its power:  vmdisk stop --force " + o.vm.Name
 	}
 	if err != nil {
 		return VM{}, err
 	}
-	return h.outcome(ctx, conn, info.UUID)
+	return h.outcome(ctx, o.conn, o.vm.UUID)
 }

@@ -36,7 +36,7 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 			return failed("repair", found.Object, err)
 		}
 	}
-	o := &opened{Operation: *found, h: h, on: on, plan: p}
+	o := &opened{Operation: *found, h: h, on: on, plan: p, touched: true}
 	if err := on.cluster.TakeOver(ctx, &o.Operation); err != nil {
 		return err
 	}
@@ -47,19 +47,46 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 		switch {
 		case without != "" && a.Host == without:
 			do = func(ctx context.Context) error { return h.void(ctx, on, a) }
-		case a.Verb == actStart:
+		case a.Verb == actStart || a.Verb == actPowerOn || a.Verb == actRestart:
 			do = func(ctx context.Context) error { return h.tryStart(ctx, on, a) }
 		}
 		steps = append(steps, step{name: "repair", detail: says(a.String()), do: do})
 	}
 	err = h.run(ctx, "repair", o.Object, steps...)
 	if e := (*Error)(nil); errors.As(err, &e) {
-		return o.stop(ctx, e, true)
+		if !errors.Is(err, domain.ErrPending) {
+			return o.stop(ctx, e, true)
+		}
+		// The guest decides when; until then the volume is the machine's.
+		h.emit(Event{Kind: Warning, Op: "repair", Object: o.Object, Detail: e.Message() + "; to finish:  vmdisk detach", Err: e})
 	}
 	if without != "" {
 		o.plan.VM = "" // its record is that host's; evacuate needs it as it is
 	}
 	return o.end(ctx)
+}
+
+// repairLeft brings to an end what was interrupted on a machine, named as its leases
+// name it, and says whether there was anything.
+func (h *Host) repairLeft(ctx context.Context, on *session, vm string) (repaired bool, err error) {
+	all, err := on.cluster.Operations(ctx, h.cfg.VMPool)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range all {
+		if !slices.Contains(o.Leases, h.cfg.VMPool+"/"+vm) {
+			continue
+		}
+		alive, err := on.cluster.Alive(ctx, &o)
+		if err == nil && alive == disk.Gone {
+			err = h.repairOperation(ctx, on, &o, "")
+			repaired = err == nil
+		}
+		if err != nil && !raced(err) {
+			return repaired, err
+		}
+	}
+	return repaired, nil
 }
 
 // reachable makes sure that an action can be done from here.
@@ -110,8 +137,8 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 	return nil
 }
 
-// tryStart starts an evacuated machine. What keeps it from starting is told and no
-// error: the machine is here, and can be started when that is seen to.
+// tryStart starts a machine. What keeps it from starting is told and no error: the
+// machine is as it is to be, and can be started when that is seen to.
 func (h *Host) tryStart(ctx context.Context, on *session, a action) error {
 	err := h.act(ctx, on, a)
 	if err != nil && !errors.Is(err, domain.ErrTimeout) && ctx.Err() == nil {

@@ -35,19 +35,11 @@ func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 	if err := r.prepare(ctx, vm); err != nil {
 		return Removal{}, failed(op, vm, err)
 	}
-	steps := []step{{name: "stop", detail: says(r.VM), do: r.stop}}
-	for _, n := range r.images {
-		steps = append(steps, step{name: "remove", detail: n.String,
-			do: func(ctx context.Context) error { return r.cluster.RemoveMachineDisk(ctx, n) }})
-	}
-	for _, n := range r.volumes {
-		steps = append(steps, step{name: "release", detail: n.String,
-			do: func(ctx context.Context) error { return r.cluster.Release(ctx, n, r.UUID) }})
-	}
-	steps = append(steps, step{name: "undefine", detail: says(r.VM), do: r.undefine})
-	err := h.run(ctx, op, r.VM, steps...)
+	t := h.onMachine(&r.session, op, domain.Info{Name: r.VM, UUID: r.UUID})
+	t.check, t.steps, t.forward = r.check, r.steps, true
+	err := h.perform(ctx, t)
 	var e *Error
-	if errors.As(err, &e) && e.Step != steps[0].name {
+	if errors.As(err, &e) && e.Step != "" && e.Step != "stop" {
 		e.Left = append(e.Left, r.VM+" is half removed")
 		e.Next = "to finish:  vmdisk rm " + r.VM
 	}
@@ -60,16 +52,36 @@ type removal struct {
 	h       *Host
 	images  []disk.Name
 	volumes []disk.Name
+	done    bool // by a repair
 }
 
-func (r *removal) prepare(ctx context.Context, vm string) (err error) {
+func (r *removal) prepare(ctx context.Context, vm string) error {
 	info, err := r.find(ctx, r.h, vm)
 	if err != nil {
 		return err
 	}
 	r.VM, r.UUID = info.Name, info.UUID
-	r.Images, r.Kept = []string{}, []string{}
-	if r.images, err = r.cluster.MachineImages(ctx, r.h.cfg.VMPool, info.UUID); err != nil {
+	return r.look(ctx)
+}
+
+// check looks again, now that nobody else changes the machine. One that is gone was
+// half removed, and that has just been finished.
+func (r *removal) check(ctx context.Context) error {
+	_, err := domain.Find(ctx, r.conn, r.UUID)
+	if errors.Is(err, domain.ErrNotFound) {
+		r.done = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return r.look(ctx)
+}
+
+// look finds what the machine has, and who is in the way of removing it.
+func (r *removal) look(ctx context.Context) (err error) {
+	r.Images, r.Kept, r.volumes = []string{}, []string{}, nil
+	if r.images, err = r.cluster.MachineImages(ctx, r.h.cfg.VMPool, r.UUID); err != nil {
 		return err
 	}
 	for _, n := range r.images {
@@ -79,6 +91,27 @@ func (r *removal) prepare(ctx context.Context, vm string) (err error) {
 		r.Images = append(r.Images, n.String())
 	}
 	return r.findVolumes(ctx)
+}
+
+func (r *removal) steps() []step {
+	if r.done {
+		return nil
+	}
+	machine := action{VM: r.UUID, Name: r.VM, Host: r.host}
+	forward := func(name, detail string, a action) step {
+		return step{name: name, detail: says(detail), on: []action{a},
+			do: func(ctx context.Context) error { return r.h.act(ctx, &r.session, a) }}
+	}
+	stop, undefine := machine, machine
+	stop.Verb, undefine.Verb = actPowerOff, actUndefine
+	steps := []step{forward("stop", r.VM, stop)}
+	for _, n := range r.images {
+		steps = append(steps, forward("remove", n.String(), action{Verb: actRemoveDisk, Image: n.String()}))
+	}
+	for _, n := range r.volumes {
+		steps = append(steps, forward("release", n.String(), action{Verb: actRelease, Image: n.String(), VM: r.UUID}))
+	}
+	return append(steps, forward("undefine", r.VM, undefine))
 }
 
 // findVolumes lists what the machine has in Ceph and does not own, now or at its
@@ -98,7 +131,3 @@ func (r *removal) findVolumes(ctx context.Context) error {
 	}
 	return nil
 }
-
-func (r *removal) stop(ctx context.Context) error { return domain.Destroy(ctx, r.conn, r.UUID) }
-
-func (r *removal) undefine(ctx context.Context) error { return domain.Undefine(ctx, r.conn, r.UUID) }

@@ -74,11 +74,11 @@ func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o 
 			undo = steps[:i+1]
 		}
 		back := o.turnBack(ctx)
-		e.Left = h.undo(ctx, op, object, undo, o)
-		if back != nil {
-			e.Left = append(e.Left, back.Error())
+		left, again := h.undo(ctx, op, object, undo, o)
+		if e.Left = left; back != nil {
+			e.Left, again = append(e.Left, back.Error()), true
 		}
-		return o.stop(ctx, e, len(e.Left) > 0)
+		return o.stop(ctx, e, again)
 	}
 	if err := o.end(ctx); err != nil {
 		return &Error{Op: op, Object: object, Err: err}
@@ -147,11 +147,11 @@ func (s step) describe() string {
 	return s.detail()
 }
 
-// undo takes the steps back and returns, by name, what it could not.
-func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *opened) []string {
+// undo takes the steps back and returns, by name, what it could not, and whether
+// trying again is up to a repair: when a guest lets go of a volume is up to the guest.
+func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *opened) (left []string, again bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	var left []string
 	for i := len(steps) - 1; i >= 0; i-- {
 		s := steps[i]
 		if s.undo == nil && len(s.back) == 0 {
@@ -166,11 +166,12 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *ope
 		if err != nil {
 			event.Kind, event.Err = UndoFailed, err
 			left = append(left, fmt.Sprintf("%s %s: %v", s.name, s.describe(), err))
+			again = again || !errors.Is(err, domain.ErrPending)
 		}
 		event.Elapsed = time.Since(begin)
 		h.emit(event)
 	}
-	return left
+	return left, again
 }
 
 // takeBack undoes one step.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
 )
 
 // leasePoll is how often a lease is asked for again that somebody else has.
@@ -35,6 +36,15 @@ type task struct {
 	steps func() []step
 	// forward is a removal: interrupted, it is finished and not taken back.
 	forward bool
+}
+
+// onMachine is a task that changes a machine: nobody else does meanwhile, and its
+// record is kept.
+func (h *Host) onMachine(on *session, op string, vm domain.Info, also ...string) task {
+	return task{
+		op: op, object: vm.Name, on: on, pool: h.cfg.VMPool, vm: vm.UUID,
+		leases: append([]string{h.cfg.VMPool + "/" + vm.UUID, h.cfg.VMPool + "/" + vm.Name}, also...),
+	}
 }
 
 // steps are those that are known beforehand.
@@ -73,7 +83,7 @@ func (h *Host) perform(ctx context.Context, t task) error {
 		}
 	}
 	steps := t.steps()
-	o.plan = plan{Committed: t.forward, VM: t.vm}
+	o.plan.Committed = t.forward
 	for _, s := range steps {
 		o.plan.Steps = append(o.plan.Steps, planned{Name: s.name, Back: s.back, On: s.on})
 	}
@@ -87,19 +97,24 @@ type opened struct {
 	h         *Host
 	on        *session
 	plan      plan
+	touched   bool // a step was begun, written down or not
 	unwritten bool // for a benchmark: no journal, no lease, no record
 }
 
 // lease writes a task into the journal and takes its leases. A holder that is dead
 // is repaired first; one that lives is an error, or waited for.
 func (h *Host) lease(ctx context.Context, t task) (*opened, error) {
-	o := &opened{h: h, on: t.on, unwritten: h.unwritten}
+	o := &opened{h: h, on: t.on, plan: plan{VM: t.vm}, unwritten: h.unwritten}
 	if o.unwritten {
 		return o, nil
 	}
+	plan, err := json.Marshal(o.plan)
+	if err != nil {
+		return nil, err
+	}
 	told := false
 	for {
-		o.Operation = disk.Operation{Pool: t.pool, Kind: t.op, Object: t.object, Leases: t.leases}
+		o.Operation = disk.Operation{Pool: t.pool, Kind: t.op, Object: t.object, Leases: t.leases, Plan: plan}
 		err := t.on.cluster.Begin(ctx, &o.Operation)
 		var held *disk.HeldError
 		if !errors.As(err, &held) {
@@ -146,6 +161,7 @@ func (o *opened) begin(ctx context.Context, i int, committed bool) error {
 	if o == nil {
 		return nil
 	}
+	o.touched = true
 	s := o.plan.Steps[i]
 	if len(s.Back)+len(s.On) == 0 && o.plan.Committed == committed {
 		return nil
@@ -183,7 +199,7 @@ func (o *opened) end(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	if o.plan.VM != "" && o.plan.Begun > 0 {
+	if o.plan.VM != "" && o.touched {
 		if err := o.h.keepRecord(ctx, o.on, o.plan.VM); err != nil {
 			return err
 		}
