@@ -122,6 +122,78 @@ var workflows = []workflow{
 		reverse: removeCrashVM,
 		over:    domain.ErrExists,
 	},
+	{
+		name: "remove",
+		setup: func(t *testing.T, h *Host) fixture {
+			f := fixture{VM: "crash", UUID: crashUUID}
+			must(t, bootCrashVM(t.Context(), h, f))
+			t.Cleanup(func() { removeAnywhere(t, f.UUID) })
+			return f
+		},
+		work:    removeCrashVM,
+		reverse: bootCrashVM,
+		over:    domain.ErrNotFound,
+	},
+	{
+		name: "remove volume",
+		setup: func(t *testing.T, h *Host) fixture {
+			f := fixture{Volume: "crash"}
+			must(t, createCrashVolume(t.Context(), h, f))
+			t.Cleanup(func() { must(t, gone(removeCrashVolume(context.WithoutCancel(t.Context()), h, f))) })
+			return f
+		},
+		work:    removeCrashVolume,
+		reverse: createCrashVolume,
+		over:    disk.ErrNotFound,
+	},
+	{name: "start", setup: offCrashVM, work: startCrashVM, reverse: stopCrashVM},
+	{
+		name: "stop",
+		setup: func(t *testing.T, h *Host) fixture {
+			f := offCrashVM(t, h)
+			must(t, startCrashVM(t.Context(), h, f))
+			return f
+		},
+		work: stopCrashVM, reverse: startCrashVM,
+	},
+	{name: "attach", setup: offCrashVM, work: attachCrashVolume, reverse: detachCrashVolume, over: domain.ErrExists},
+	{
+		name: "detach",
+		setup: func(t *testing.T, h *Host) fixture {
+			f := offCrashVM(t, h)
+			must(t, attachCrashVolume(t.Context(), h, f))
+			t.Cleanup(func() { _ = detachCrashVolume(context.WithoutCancel(t.Context()), h, f) })
+			return f
+		},
+		work: detachCrashVolume, reverse: attachCrashVolume, over: domain.ErrNotFound,
+	},
+}
+
+// offCrashVM is a machine that is off, and a volume.
+func offCrashVM(t *testing.T, h *Host) fixture {
+	v := volume(t, h)
+	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
+	return fixture{VM: vm.Name, UUID: vm.UUID, Volume: v.ID}
+}
+
+func startCrashVM(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Start(ctx, f.VM)
+	return err
+}
+
+func stopCrashVM(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Stop(ctx, f.VM, true)
+	return err
+}
+
+func attachCrashVolume(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Attach(ctx, f.VM, f.Volume, AttachOptions{})
+	return err
+}
+
+func detachCrashVolume(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Detach(ctx, f.VM, f.Volume)
+	return err
 }
 
 // crashUUID is the machine's that dies and comes back.
@@ -172,17 +244,19 @@ func (w workflow) killedAt(t *testing.T, h *Host, f fixture, p point, was, done 
 	if p.when == before {
 		_, err := h.Repair(t.Context(), RepairOptions{})
 		must(t, err)
-	} else if err := w.work(t.Context(), h, f); err != nil && !errors.Is(err, w.over) {
+	} else if err := w.work(t.Context(), h, f); err != nil && (w.over == nil || !errors.Is(err, w.over)) {
 		t.Fatal(err)
 	}
 	now := stateNow(t).named()
 	switch {
 	case slices.Equal(now, done):
-		must(t, w.reverse(t.Context(), h, f))
 	case p.when == after:
 		t.Errorf("not what there is when all went well (-want +got):\n%s", cmp.Diff(done, now))
 	case !slices.Equal(now, was):
 		t.Errorf("neither before nor after (-before +got):\n%s", cmp.Diff(was, now))
+	}
+	if !slices.Equal(now, was) {
+		must(t, w.reverse(t.Context(), h, f))
 	}
 	if again, err := h.Repair(t.Context(), RepairOptions{}); err != nil || again.Changed() {
 		t.Errorf("a second repair changed something: %+v, %v", again, err)
@@ -191,6 +265,9 @@ func (w workflow) killedAt(t *testing.T, h *Host, f fixture, p point, was, done 
 
 // directoryLine is one of a pool's directory: names have ids, ids have names.
 var directoryLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_directory "(name|id)_([^"]+)" "(.*)"$`)
+
+// lengthOfID comes before an id in an omap's value, and is not always the same.
+var lengthOfID = regexp.MustCompile(`\\(v|f|r|x[0-9a-f]{2})\\x00\\x00\\x00<`)
 
 // named has the names of images instead of their ids, which are others each time.
 func (s state) named() state {
@@ -215,10 +292,7 @@ func (s state) named() state {
 	to := strings.NewReplacer(pairs...)
 	all := state{}
 	for _, line := range s {
-		if m := directoryLine.FindStringSubmatch(line); m != nil && m[2] == "name" {
-			line = "directory " + m[1] + " " + m[3] // its id is not always as long
-		}
-		all = append(all, to.Replace(line))
+		all = append(all, lengthOfID.ReplaceAllString(to.Replace(line), "<"))
 	}
 	slices.Sort(all)
 	return all
