@@ -51,6 +51,8 @@ type action struct {
 	// Host is whose libvirt it takes, and URI how that is reached from elsewhere.
 	Host string `json:"host,omitempty"`
 	URI  string `json:"uri,omitempty"`
+	// ToURI is how the libvirt of To is reached, if that is a host.
+	ToURI string `json:"to_uri,omitempty"`
 }
 
 // String is for people: "remove vms/0562…_disk".
@@ -109,6 +111,8 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return domain.Start(ctx, conn, a.VM)
 		case actRestart:
 			return h.restart(ctx, conn, a.VM)
+		case actSettle:
+			return h.settleMove(ctx, on, conn, a)
 		case actDefine:
 			return h.defineRecorded(ctx, on, conn, a)
 		case actStart:

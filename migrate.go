@@ -33,7 +33,8 @@ type move struct {
 	h       *Host
 	watch   *libvirt.Connect // the source again, for asking while it works
 	to      *libvirt.Connect
-	uri     string
+	uri     string // the destination's
+	from    string // how others reach the source's libvirt, or ""
 	vm      domain.Info
 	secret  secret.Secret
 	report  migrate.Report
@@ -58,14 +59,19 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return Migration{}, failed(op, vm, err)
 	}
-	steps := []step{m.giveSecret()}
-	if !o.NoCheck {
-		steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
+	t := h.onMachine(&m.session, op, m.vm)
+	t.check = m.find
+	t.steps = func() []step {
+		steps := []step{m.giveSecret()}
+		if !o.NoCheck {
+			steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
+		}
+		settle := []action{m.settle()}
+		return append(steps,
+			step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true, on: settle},
+			step{name: "record", detail: says(m.vm.Name), do: m.record, on: settle})
 	}
-	steps = append(steps,
-		step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true},
-		step{name: "record", detail: func() string { return "volumes of " + m.vm.Name }, do: m.record})
-	err := h.run(ctx, op, m.vm.Name, steps...)
+	err := h.perform(ctx, t)
 	if !m.moved {
 		return Migration{}, err
 	}
@@ -86,8 +92,10 @@ func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.C
 		return nil, failed("migrate", vm, err)
 	}
 	err := failed("migrate", vm, m.check(ctx))
-	if undo := give.undo(context.WithoutCancel(ctx)); err == nil && !errors.Is(undo, errNothing) {
-		err = undo
+	for _, a := range give.back {
+		if undo := h.act(context.WithoutCancel(ctx), &m.session, a); err == nil {
+			err = undo
+		}
 	}
 	return m.report.Checks, err
 }
@@ -96,14 +104,14 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.uri, err = domain.RemoteURI(m.h.cfg.URI, dest); err != nil {
 		return err
 	}
-	if err = m.open(ctx, m.h); err != nil {
+	if m.vm, err = m.session.find(ctx, m.h, vm); err != nil {
 		return err
 	}
-	if m.vm, err = domain.Find(ctx, m.conn, vm); err != nil {
+	if err := m.find(ctx); err != nil {
 		return err
 	}
-	if !m.vm.Running {
-		return &domain.Error{Object: "VM " + m.vm.Name, Kind: domain.ErrNotRunning, Reason: "is " + m.vm.State}
+	if m.from, err = domain.RemoteAddress(m.conn); err != nil {
+		return err
 	}
 	if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err != nil {
 		return err
@@ -114,17 +122,29 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	return m.meet()
 }
 
+// find refuses a machine that does not run.
+func (m *move) find(ctx context.Context) (err error) {
+	m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID)
+	if err == nil && !m.vm.Running {
+		err = &domain.Error{Object: "VM " + m.vm.Name, Kind: domain.ErrNotRunning, Reason: "is " + m.vm.State}
+	}
+	return err
+}
+
 // giveSecret sets the destination's secret. It stays if the machine may be there.
 func (m *move) giveSecret() step {
-	s := m.h.secretStep(&session{cluster: m.cluster, conn: m.to}, m.uri, &m.secret)
-	remove := s.undo
-	s.undo = func(ctx context.Context) error {
-		if m.moved {
-			return errNothing
-		}
-		return remove(ctx)
-	}
-	return s
+	return m.h.secretStep(m.dest(), m.uri, &m.secret)
+}
+
+// dest is the destination's session.
+func (m *move) dest() *session {
+	return &session{cluster: m.cluster, conn: m.to, host: m.result.To}
+}
+
+// settle is what is done about a migration whose client died.
+func (m *move) settle() action {
+	return action{Verb: actSettle, VM: m.vm.UUID, Name: m.vm.Name,
+		Host: m.host, URI: m.from, To: m.result.To, ToURI: m.uri}
 }
 
 // close ends the connections, that to the destination when the probe is gone.
@@ -226,15 +246,57 @@ func (m *move) copy(ctx context.Context) error {
 	return err
 }
 
-// record notes on the machine's volumes where it is now.
-func (m *move) record(ctx context.Context) error {
-	var errs []error
-	for _, has := range m.vm.Disks {
-		if has.Pool == "" || disk.Owned(m.vm.UUID, has.Image) {
+// record notes where the machine is now, and on its volumes.
+func (m *move) record(ctx context.Context) error { return m.h.moved(ctx, m.dest(), m.vm.UUID) }
+
+// moved writes down that a machine has come to on's host.
+func (h *Host) moved(ctx context.Context, on *session, vm string) error {
+	was, err := on.cluster.Machine(ctx, h.cfg.VMPool, vm)
+	if unlessGone(err) != nil {
+		return err
+	}
+	if err := h.recordHere(ctx, on, vm, was); err != nil {
+		return err
+	}
+	all, err := domain.Disks(ctx, on.conn, vm)
+	for _, has := range all {
+		if has.Pool == "" || disk.Owned(vm, has.Image) {
 			continue
 		}
 		n := disk.Name{Pool: has.Pool, Image: has.Image}
-		errs = append(errs, m.cluster.Moved(ctx, n, m.vm.UUID, m.result.To))
+		err = errors.Join(err, on.cluster.Moved(ctx, n, vm, on.host))
 	}
-	return errors.Join(errs...)
+	return err
+}
+
+// settleMove makes an end of a migration whose client died: the hosts are asked where
+// the machine is, and that is written down. A machine whose record names a third host
+// has gone on since.
+func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Connect, a action) error {
+	dest, giveBack := on.conn, func() {}
+	if a.To != on.host {
+		var err error
+		if dest, err = domain.Connect(ctx, a.ToURI, h.cfg.Timeout); err != nil {
+			return err
+		}
+		giveBack = func() { _, _ = dest.Close() }
+	}
+	defer giveBack()
+	moved, err := migrate.Settle(ctx, source, dest, a.VM)
+	if err != nil {
+		return err
+	}
+	was, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+	if unlessGone(err) != nil || err == nil && was.Host != a.Host && was.Host != a.To {
+		return unlessGone(err)
+	}
+	at := &session{cluster: on.cluster, conn: source, host: a.Host}
+	if moved {
+		at.conn, at.host = dest, a.To
+	}
+	err = h.moved(ctx, at, a.VM)
+	if errors.Is(err, domain.ErrNotFound) { // on neither: evacuate knows its definition
+		return nil
+	}
+	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/migrate"
 )
 
 // undoTimeout is how long all of a workflow's undoing may take. The caller's
@@ -120,7 +121,7 @@ func (h *Host) attempt(ctx context.Context, op string, s step, begin func() erro
 		return &stepError{cause: err}
 	}
 	if err := s.do(ctx); err != nil {
-		unknown := errors.Is(err, disk.ErrTimeout) || errors.Is(err, domain.ErrTimeout)
+		unknown := errors.Is(err, disk.ErrTimeout) || errors.Is(err, domain.ErrTimeout) || errors.Is(err, migrate.ErrUnknown)
 		return &stepError{cause: err, happened: unknown}
 	}
 	if err := h.inject(op, s.name, after); err != nil {

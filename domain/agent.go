@@ -84,6 +84,23 @@ func noAgent(vm string, err error) error {
 	return &Error{Op: "freeze", Object: vm, Kind: ErrNoAgent, Err: err, Reason: Message(err)}
 }
 
+// Thaw lets a guest write again that somebody else may have frozen. One that is not
+// frozen, is off, or has no agent is fine.
+//
+// Similar to: virsh domfsthaw.
+func Thaw(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		err := d.FSThaw(nil, 0)
+		for _, fine := range []libvirt.ErrorNumber{libvirt.ERR_OPERATION_INVALID, libvirt.ERR_ARGUMENT_UNSUPPORTED, libvirt.ERR_AGENT_UNRESPONSIVE} {
+			if errors.Is(err, fine) { // without an agent that answers, nothing can be done
+				return nil
+			}
+		}
+		return wrap("thaw", vm, err)
+	})
+	return ignore(err, ErrNotFound)
+}
+
 // Thaw lets the guest write again. An error that the deadline had passed before is
 // [ErrTimeout]: what was done since may have been done to a guest that writes.
 // Calling it again does nothing and returns the same.

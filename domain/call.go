@@ -19,8 +19,9 @@ import (
 // own. A QEMU that opens its disks can take seconds.
 const callTimeout = 60 * time.Second
 
-// grace is what a call that itself heeds its context may take longer than that.
-const grace = 2 * time.Second
+// grace is what a call that itself heeds its context may take longer than that:
+// libvirt waits 5 s for a guest to let go of a device.
+const grace = 7 * time.Second
 
 // What is known of connections, by weak pointers, so that none is kept for it.
 var (

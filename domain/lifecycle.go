@@ -108,6 +108,18 @@ func Start(ctx context.Context, conn *libvirt.Connect, vm string) error {
 	})
 }
 
+// Resume lets a machine go on that is paused; one that runs is fine.
+//
+// Similar to: virsh resume.
+func Resume(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		if state, _, err := d.GetState(); err == nil && state == libvirt.DOMAIN_RUNNING {
+			return nil
+		}
+		return wrap("resume", vm, d.Resume())
+	})
+}
+
 // Shutdown asks the guest to power off and waits until it has, or until ctx
 // ends, which is [ErrTimeout] if it was a deadline. One that is off is fine.
 //

@@ -22,6 +22,8 @@ type Condition struct {
 	Running bool   // it has a QEMU, be it paused
 	IOError bool   // it is paused because a disk failed, as that of a fenced client does
 	Moving  bool   // it is on its way from or to another host
+	Paused  bool   // for whatever reason
+	Job     bool   // libvirt is at something that takes long, as a migration
 }
 
 // pauses are virsh's words for why a machine is paused.
@@ -50,6 +52,7 @@ func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, 
 		}
 		c.State, c.Running = states[state], hasQEMU(state)
 		if state == libvirt.DOMAIN_PAUSED {
+			c.Paused = true
 			why := libvirt.DomainPausedReason(reason)
 			c.State += " (" + pauses[why] + ")"
 			c.IOError = why == libvirt.DOMAIN_PAUSED_IOERROR
@@ -57,7 +60,7 @@ func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, 
 				libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
 		}
 		if job, err := d.GetJobInfo(); err == nil && job.Type != libvirt.DOMAIN_JOB_NONE {
-			c.Moving = true
+			c.Moving, c.Job = true, true
 		}
 		return c, nil
 	})

@@ -1,0 +1,93 @@
+// Settling: where a machine is after a migration that nobody has watched to its end.
+
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
+)
+
+// settleTimeout is how long two hosts may take to hand a guest over.
+const settleTimeout = 30 * time.Second
+
+// Settle finds out where a machine is whose migration was begun by a client that died,
+// and makes an end of it: while the hosts are at it, it waits for them; what then is
+// left of the machine on the other host is removed. The destination is asked first:
+// if its guest runs there, the migration has happened, whatever the source says, and
+// else it has not. The machine may run on neither; then it is where it is defined.
+//
+// A host that does not answer is an error: only with both can it be known.
+func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (moved bool, err error) {
+	begin := time.Now()
+	for {
+		there, err := inspect(ctx, dest, vm)
+		if err != nil {
+			return false, err
+		}
+		here, err := inspect(ctx, source, vm)
+		if err != nil {
+			return false, err
+		}
+		// A guest that waits for the end of a move waits for nobody if the other host
+		// knows nothing of it any more.
+		switch {
+		case there.runs():
+			return true, leave(ctx, source, vm, here)
+		case here.job:
+			begin = time.Now()
+		case here.paused && there.is():
+			if time.Since(begin) > settleTimeout {
+				return false, fmt.Errorf("%s is paused on both hosts, for a move that does not end: %w", vm, ErrUnknown)
+			}
+		case here.paused && !there.is():
+			return false, domain.Resume(ctx, source, vm)
+		case here.is():
+			return false, leave(ctx, dest, vm, there)
+		default:
+			return there.defined, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+// side is a machine as one host knows it.
+type side struct {
+	defined bool
+	qemu    bool
+	job     bool // a migration is under way
+	paused  bool // it waits for the end of one
+	stopped bool // it is paused for whatever reason
+}
+
+func (s side) is() bool   { return s.defined && s.qemu }
+func (s side) runs() bool { return s.is() && !s.stopped }
+
+func inspect(ctx context.Context, conn *libvirt.Connect, vm string) (side, error) {
+	c, err := domain.Inspect(ctx, conn, vm)
+	if errors.Is(err, domain.ErrNotFound) {
+		return side{}, nil
+	}
+	return side{defined: true, qemu: c.Running, job: c.Job, stopped: c.Paused,
+		paused: c.Moving && c.Paused && !c.Job}, err
+}
+
+// leave removes what a host has left of a machine that is on the other. One that
+// runs there is not touched: two run, which is for a repair to judge.
+func leave(ctx context.Context, conn *libvirt.Connect, vm string, is side) error {
+	if !is.defined || is.runs() {
+		return nil
+	}
+	if err := domain.Destroy(ctx, conn, vm); err != nil {
+		return err
+	}
+	return domain.Undefine(ctx, conn, vm)
+}
