@@ -122,6 +122,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "progress", Usage: "show progress as `MODE`: auto, plain, json or none", EnvVars: []string{"VMDISK_PROGRESS"}, Value: "auto"},
 		&cli.BoolFlag{Name: "no-progress", Usage: "same as --progress none", EnvVars: []string{"VMDISK_NO_PROGRESS"}},
 		&cli.DurationFlag{Name: "timeout", Usage: "wait at most this `TIME` (30s, 2m) for a monitor, an OSD, libvirtd or a guest", EnvVars: []string{"VMDISK_TIMEOUT"}, DefaultText: "10s to 60s"},
+		&cli.BoolFlag{Name: "wait", Usage: "wait for another command that works on the same machine or volume", EnvVars: []string{"VMDISK_WAIT"}},
 		&cli.StringFlag{Name: "secret-uuid", Usage: "`UUID` of the libvirt secret", EnvVars: []string{"VMDISK_SECRET_UUID"}, DefaultText: "from cluster and user"},
 		&cli.IntFlag{Name: "max-clone-depth", Usage: "flatten a volume from a volume where the chain is `N` deep; 0 copies always", EnvVars: []string{"VMDISK_MAX_CLONE_DEPTH"}, Value: vmdisk.DefaultCloneDepth},
 		&cli.StringFlag{Name: "virt-type", Usage: "`TYPE` of new machines: auto, kvm or qemu", EnvVars: []string{"VMDISK_VIRT_TYPE"}, Value: "auto"},
@@ -165,6 +166,7 @@ func (c *command) open(ctx context.Context) (*vmdisk.Host, error) {
 		VirtType:   c.set.VirtType,
 		SecretUUID: c.set.SecretUUID,
 		Timeout:    c.set.Timeout,
+		Wait:       c.Bool("wait"),
 		// In the library 0 is the default, here what Cinder means by it: always copy.
 		MaxCloneDepth: cmp.Or(c.set.MaxCloneDepth, -1),
 		Observe:       c.ui.observe,
