@@ -29,6 +29,11 @@ const (
 	actPowerOff     verb = "power off"     // VM
 	actUnplug       verb = "unplug"        // Image, from VM
 	actRemoveDisk   verb = "remove disk"   // Image, a machine's own, whatever is left on it
+	actGrow         verb = "grow"          // Image, of VM, to Size
+	actRescue       verb = "rescue"        // VM, with Image in place of To
+	actUnrescue     verb = "unrescue"      // VM, from Image
+	actLimit        verb = "limit"         // To, a target of VM, to QoS
+	actRemoveImage  verb = "remove image"  // Image, with its snapshot to clone from
 	actPowerOn      verb = "power on"      // VM
 	actRestart      verb = "restart"       // VM, which was off, or was asked to be
 	actThaw         verb = "thaw"          // VM
@@ -48,6 +53,10 @@ type action struct {
 	VM     string `json:"vm,omitempty"` // UUID
 	Name   string `json:"name,omitempty"`
 	Secret string `json:"secret,omitempty"`
+	// While is an image that there must be; else it is done already.
+	While string      `json:"while,omitempty"`
+	Size  int64       `json:"size,omitempty"` // bytes
+	QoS   *domain.QoS `json:"qos,omitempty"`
 	// Host is whose libvirt it takes, and URI how that is reached from elsewhere.
 	Host string `json:"host,omitempty"`
 	URI  string `json:"uri,omitempty"`
@@ -94,6 +103,12 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return unlessGone(on.cluster.RemoveSnapshot(ctx, n))
 	case actRemoveDisk:
 		return on.cluster.RemoveMachineDisk(ctx, n)
+	case actRemoveImage:
+		return unlessGone(on.cluster.RemoveImage(ctx, n))
+	case actRename:
+		return h.rename(ctx, on.cluster, n, a)
+	case actRollBack:
+		return h.rollBack(ctx, on.cluster, n)
 	case actRelease:
 		return on.cluster.Release(ctx, n, a.VM)
 	case actMove:
@@ -107,6 +122,16 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return domain.Undefine(ctx, conn, a.VM)
 		case actPowerOff:
 			return domain.Destroy(ctx, conn, a.VM)
+		case actGrow:
+			return h.grow(ctx, on, conn, n, a)
+		case actRescue:
+			return h.enterRescue(ctx, on, conn, n, a)
+		case actUnrescue:
+			return h.leaveRescue(ctx, on, conn, n, a)
+		case actLimit:
+			return domain.SetQoS(ctx, conn, a.VM, a.To, *a.QoS)
+		case actThaw:
+			return domain.Thaw(ctx, conn, a.VM)
 		case actPowerOn:
 			return domain.Start(ctx, conn, a.VM)
 		case actRestart:

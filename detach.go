@@ -22,12 +22,7 @@ func (h *Host) Detach(ctx context.Context, vm, volume string) (Attachment, error
 	const op = "detach"
 	d := &detach{h: h}
 	defer d.end()
-	err := d.prepare(ctx, vm, volume)
-	if errors.Is(err, domain.ErrNotFound) {
-		_, repairErr := h.repairLeft(ctx, &d.session, vm) // a detach may have been interrupted at its very end
-		err = errors.Join(err, repairErr)
-	}
-	if err != nil {
+	if err := d.prepare(ctx, vm, volume); err != nil {
 		return Attachment{}, failed(op, volume+" from "+vm, err)
 	}
 	t := h.onMachine(&d.session, op, domain.Info{Name: d.owner.VM, UUID: d.owner.UUID}, d.volume.String())
@@ -38,7 +33,7 @@ func (h *Host) Detach(ctx context.Context, vm, volume string) (Attachment, error
 	t.steps = steps(
 		step{name: "detach", detail: says(d.target + " " + d.volume.String()), do: d.unplug, on: []action{unplug}},
 		step{name: "release", detail: d.volume.String, do: d.release, on: []action{release}})
-	err = h.perform(ctx, t)
+	err := h.perform(ctx, t)
 	return Attachment{VM: d.owner.VM, Target: d.target, Pool: d.volume.Pool, Image: d.volume.Image,
 		Serial: disk.VolumeID(d.volume.Image)}, err
 }
@@ -53,10 +48,7 @@ type detach struct {
 }
 
 func (d *detach) prepare(ctx context.Context, vm, volume string) (err error) {
-	if err = d.open(ctx, d.h); err != nil {
-		return err
-	}
-	info, err := domain.Find(ctx, d.conn, vm)
+	info, err := d.find(ctx, d.h, vm)
 	switch {
 	case err == nil:
 		d.owner = disk.Owner{VM: info.Name, UUID: info.UUID}

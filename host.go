@@ -264,18 +264,14 @@ func (s *session) openHost(ctx context.Context, h *Host) (err error) {
 	return err
 }
 
-// find opens the session and finds a machine. What was interrupted on its way from
-// or to this host, or half removed, is brought to an end first.
+// find opens the session and finds a machine. What was interrupted on it is brought
+// to an end first.
 func (s *session) find(ctx context.Context, h *Host, vm string) (domain.Info, error) {
 	if err := s.open(ctx, h); err != nil {
 		return domain.Info{}, err
 	}
-	info, err := domain.Find(ctx, s.conn, vm)
-	if !errors.Is(err, domain.ErrNotFound) {
-		return info, err
-	}
-	if repaired, repairErr := h.repairLeft(ctx, s, vm); repairErr != nil || !repaired {
-		return info, errors.Join(err, repairErr)
+	if err := h.repairLeft(ctx, s, vm); err != nil {
+		return domain.Info{}, err
 	}
 	return domain.Find(ctx, s.conn, vm)
 }

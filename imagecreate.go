@@ -43,7 +43,9 @@ func (h *Host) CreateImage(ctx context.Context, vm string, o CreateImageOptions)
 	if err := c.prepare(ctx, vm); err != nil {
 		return disk.Image{}, failed(op, vm, err)
 	}
-	if err := h.run(ctx, op, name.Image, c.steps()...); err != nil {
+	t := h.onMachine(&c.session, op, c.still.vm, name.String())
+	t.object, t.check, t.steps = name.Image, c.check, c.steps
+	if err := h.perform(ctx, t); err != nil {
 		return disk.Image{}, err
 	}
 	if err := c.made.Close(); err != nil {
@@ -62,34 +64,42 @@ type capture struct {
 }
 
 func (c *capture) prepare(ctx context.Context, vm string) error {
-	if err := c.open(ctx, c.h); err != nil {
-		return err
-	}
-	c.importing.cluster = c.session.cluster
-	info, err := domain.Find(ctx, c.conn, vm)
+	info, err := c.find(ctx, c.h, vm)
 	if err != nil {
 		return err
 	}
+	c.importing.cluster = c.session.cluster
 	root, _, err := rootOf(info)
 	if err != nil {
 		return err
 	}
 	root.Snap = disk.CaptureSnapshot(c.name.Image)
 	c.still = &still{session: c.session, vm: info, name: root}
+	return nil
+}
+
+// check looks again, now that nobody else changes the machine or makes that image.
+func (c *capture) check(ctx context.Context) (err error) {
+	if c.still.vm, err = domain.Find(ctx, c.conn, c.still.vm.UUID); err != nil {
+		return err
+	}
 	return c.session.cluster.Absent(ctx, c.name)
 }
 
 func (c *capture) steps() []step {
 	from, snap := c.still.name, c.name
 	snap.Snap = disk.ImageSnapshot
+	// The closures know whether this process has the image open; the actions are for
+	// others.
+	part, whole := action{Verb: actRemoveImage, Image: disk.PartName(c.name).String()}, action{Verb: actRemoveImage, Image: c.name.String()}
 	return append(c.still.steps(),
 		step{name: "protect", detail: says(from.String()), do: func(ctx context.Context) error { return c.session.cluster.ProtectSnapshot(ctx, from) }},
-		step{name: "clone", detail: says(c.name.String()), do: c.clone, undo: c.abandon},
+		step{name: "clone", detail: says(c.name.String()), do: c.clone, undo: c.abandon, back: []action{part}},
 		step{name: "flatten", detail: says(c.name.String()), do: c.flatten},
 		step{name: "drop", detail: says(from.String()), do: c.drop},
 		step{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Snapshot(ctx) }},
 		step{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Protect(ctx) }},
-		step{name: "name", detail: says(c.name.String()), do: c.rename, undo: c.removeNamed})
+		step{name: "name", detail: says(c.name.String()), do: c.rename, undo: c.removeNamed, back: []action{whole}})
 }
 
 func (c *capture) clone(ctx context.Context) (err error) {

@@ -66,7 +66,7 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 		if !o.NoCheck {
 			steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
 		}
-		settle := []action{m.settle()}
+		settle := []action{m.settle(len(steps[0].back) > 0)}
 		return append(steps,
 			step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true, on: settle},
 			step{name: "record", detail: says(m.vm.Name), do: m.record, on: settle})
@@ -141,10 +141,15 @@ func (m *move) dest() *session {
 	return &session{cluster: m.cluster, conn: m.to, host: m.result.To}
 }
 
-// settle is what is done about a migration whose client died.
-func (m *move) settle() action {
-	return action{Verb: actSettle, VM: m.vm.UUID, Name: m.vm.Name,
+// settle is what is done about a migration whose client died. If it gave the
+// destination a secret, that goes if the machine has not come.
+func (m *move) settle(gave bool) action {
+	a := action{Verb: actSettle, VM: m.vm.UUID, Name: m.vm.Name,
 		Host: m.host, URI: m.from, To: m.result.To, ToURI: m.uri}
+	if gave {
+		a.Secret = m.h.secretUUID(m.cluster)
+	}
+	return a
 }
 
 // close ends the connections, that to the destination when the probe is gone.
@@ -283,6 +288,9 @@ func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Conn
 	}
 	defer giveBack()
 	moved, err := migrate.Settle(ctx, source, dest, a.VM)
+	if err == nil && !moved && a.Secret != "" {
+		err = h.removeUnusedSecret(ctx, on.cluster, dest, action{Secret: a.Secret, Host: a.To})
+	}
 	if err != nil {
 		return err
 	}

@@ -40,19 +40,30 @@ func (h *Host) SetQoS(ctx context.Context, vm, volume string, q domain.QoS) (Att
 	}
 	var with session
 	defer with.end()
+	if err := with.open(ctx, h); err != nil {
+		return Attachment{}, failed(op, volume+" of "+vm, err)
+	}
 	a, uuid, err := h.attachment(ctx, &with, vm, volume)
 	if err != nil {
 		return Attachment{}, failed(op, volume+" of "+vm, err)
 	}
-	var had domain.QoS
-	if a.QoS != nil {
-		had = *a.QoS
+	t := h.onMachine(&with, op, domain.Info{Name: a.VM, UUID: uuid}, a.Pool+"/"+a.Image)
+	t.check = func(ctx context.Context) (err error) {
+		a, _, err = h.attachment(ctx, &with, uuid, a.Pool+"/"+a.Image)
+		return err
 	}
-	err = h.run(ctx, op, a.VM, step{
-		name: "limit", detail: says(a.Target + " to " + q.String()),
-		do:   func(ctx context.Context) error { return domain.SetQoS(ctx, with.conn, uuid, a.Target, q) },
-		undo: func(ctx context.Context) error { return domain.SetQoS(ctx, with.conn, uuid, a.Target, had) },
-	})
+	t.steps = func() []step {
+		var had domain.QoS
+		if a.QoS != nil {
+			had = *a.QoS
+		}
+		return []step{{
+			name: "limit", detail: says(a.Target + " to " + q.String()),
+			do:   func(ctx context.Context) error { return domain.SetQoS(ctx, with.conn, uuid, a.Target, q) },
+			back: []action{{Verb: actLimit, VM: uuid, Name: a.VM, To: a.Target, Host: with.host, QoS: &had}},
+		}}
+	}
+	err = h.perform(ctx, t)
 	if err == nil {
 		a.QoS = limits(q)
 	}
@@ -61,7 +72,7 @@ func (h *Host) SetQoS(ctx context.Context, vm, volume string, q domain.QoS) (Att
 
 // attachment is a volume as a machine has it now, and the machine's UUID.
 func (h *Host) attachment(ctx context.Context, with *session, vm, volume string) (a Attachment, uuid string, err error) {
-	if with.conn, with.giveBack, err = h.borrow(ctx); err != nil {
+	if err := with.openHost(ctx, h); err != nil {
 		return a, "", err
 	}
 	info, err := domain.Find(ctx, with.conn, vm)

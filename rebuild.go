@@ -37,33 +37,42 @@ func (h *Host) Rebuild(ctx context.Context, vm string, o RebuildOptions) (VM, er
 	if err := r.prepare(ctx, vm, o.Image); err != nil {
 		return VM{}, failedResize(op, vm, r.vm.Name, err)
 	}
-	steps := []step{{name: "clone", detail: says(r.image.String() + " → " + r.next.String()), do: r.clone, undo: r.removeClone},
-		{name: "grow", detail: func() string { return r.grown }, do: r.grow}}
-	if r.vm.Running {
-		steps = append([]step{r.secretStep()}, steps...)
-	}
-	if r.old == r.before {
-		steps = append([]step{{name: "recover", detail: says(r.before.Image + " → " + r.root.Image), do: r.putBack}}, steps...)
-	}
-	steps = append(steps, r.begin()...)
-	steps = append(steps,
-		step{name: "aside", detail: says(r.root.Image + " → " + r.before.Image), do: r.setAside, undo: r.putBack},
-		step{name: "replace", detail: says(r.next.Image + " → " + r.root.Image), do: r.replace, undo: r.takeOut})
-	steps = append(steps, r.finish()...)
-	steps[len(steps)-1].commit = true
-	steps = append(steps, step{name: "remove", detail: r.before.String, do: r.removeBefore})
-	err := h.run(ctx, op, r.vm.Name, steps...)
+	t := h.onMachine(&r.session, op, r.vm)
+	t.check, t.steps = r.check, r.steps
+	err := h.perform(ctx, t)
 	var e *Error
 	if errors.As(err, &e) && e.Step == "remove" {
 		e.Left = append(e.Left, r.before.String()+", the old disk")
 		e.Next = r.vm.Name + " is rebuilt; the rest:  vmdisk disk rm " + r.before.String()
 	}
 	if err != nil {
-		return VM{}, err
-	}
-	if r.vm.Running {
+		return VM{}, failedResize(op, vm, r.vm.Name, err)
 	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
+}
+
+func (r *rebuild) steps() []step {
+	var steps []step
+	if r.old == r.before {
+		steps = append(steps, step{name: "recover", detail: says(r.before.Image + " → " + r.root.Image), do: r.recover})
+	}
+	if r.vm.Running {
+		steps = append(steps, r.secretStep())
+	}
+	steps = append(steps,
+		step{name: "clone", detail: says(r.image.String() + " → " + r.next.String()), do: r.clone, back: []action{{Verb: actRemove, Image: r.next.String()}}},
+		step{name: "grow", detail: func() string { return r.grown }, do: r.grow})
+	steps = append(steps, r.begin()...)
+	putBack := action{Verb: actRename, Image: r.before.String(), To: r.root.String()}
+	// What is there now is the new disk only while the old one is set aside.
+	takeOut := action{Verb: actRename, Image: r.root.String(), To: r.next.String(), While: r.before.String()}
+	replace := action{Verb: actRename, Image: r.next.String(), To: r.root.String()}
+	steps = append(steps,
+		step{name: "aside", detail: says(r.root.Image + " → " + r.before.Image), do: r.setAside, back: []action{putBack}},
+		step{name: "replace", detail: says(r.next.Image + " → " + r.root.Image), do: r.replace, back: []action{takeOut}, on: []action{replace}})
+	steps = append(steps, r.finish()...)
+	steps[len(steps)-1].commit = true
+	return append(steps, step{name: "remove", detail: r.before.String, do: r.removeBefore, on: []action{{Verb: actRemove, Image: r.before.String()}}})
 }
 
 // rebuild is the state that the steps share.
@@ -85,16 +94,21 @@ func (r *rebuild) prepare(ctx context.Context, vm, image string) (err error) {
 	if err = r.find(ctx, vm); err != nil {
 		return err
 	}
-	if err = r.refuseTwice(); err != nil {
-		return err
-	}
 	if r.root, _, err = rootOf(r.vm); err != nil {
 		return err
 	}
 	r.next, r.before = r.root, r.root
 	r.next.Image += ".rebuild"
 	r.before.Image += ".before"
-	if err = r.cluster.Cloneable(ctx, r.image); err != nil {
+	return r.cluster.Cloneable(ctx, r.image)
+}
+
+// check refuses what cannot work, now that nobody else changes the machine.
+func (r *rebuild) check(ctx context.Context) (err error) {
+	if err = r.findAgain(ctx); err != nil {
+		return err
+	}
+	if err = r.refuseTwice(); err != nil {
 		return err
 	}
 	if err = r.findOld(ctx); err != nil {
@@ -127,13 +141,11 @@ func (r *rebuild) findOld(ctx context.Context) (err error) {
 
 // clone replaces what a rebuild that was killed has left of its own.
 func (r *rebuild) clone(ctx context.Context) error {
-	if err := r.removeClone(ctx); err != nil {
+	if err := r.cluster.RemoveDisk(ctx, r.next); err != nil {
 		return err
 	}
 	return r.cluster.Clone(ctx, r.image, r.next, 0)
 }
-
-func (r *rebuild) removeClone(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, r.next) }
 
 func (r *rebuild) grow(ctx context.Context) error {
 	has, err := r.cluster.Size(ctx, r.next)
@@ -158,24 +170,37 @@ func (r *rebuild) setAside(ctx context.Context) error {
 	return r.cluster.Rename(ctx, r.root, r.before)
 }
 
-func (r *rebuild) putBack(ctx context.Context) error { return r.renameBack(ctx, r.before, r.root) }
+// recover takes back what a rebuild that was killed has left, before there was a
+// journal.
+func (r *rebuild) recover(ctx context.Context) error {
+	return r.cluster.Rename(ctx, r.before, r.root)
+}
 
 func (r *rebuild) replace(ctx context.Context) error { return r.cluster.Rename(ctx, r.next, r.root) }
 
-func (r *rebuild) takeOut(ctx context.Context) error {
-	if err := r.cluster.WaitUnused(ctx, r.root); err != nil {
+// rename gives an image another name, unless there is one of that name: then it has
+// it, for what had it before has been renamed or was never there.
+func (h *Host) rename(ctx context.Context, cluster *disk.Cluster, from disk.Name, a action) error {
+	to, err := disk.ParseName(a.To, from.Pool)
+	if err != nil {
 		return err
 	}
-	return r.renameBack(ctx, r.root, r.next)
-}
-
-// renameBack takes a renaming back that may have timed out and not happened: the
-// name to go back to is then taken still.
-func (r *rebuild) renameBack(ctx context.Context, from, to disk.Name) error {
-	if _, err := r.cluster.Size(ctx, to); err == nil {
-		return errNothing
+	if a.While != "" {
+		while, err := disk.ParseName(a.While, from.Pool)
+		if err == nil {
+			_, err = cluster.Size(ctx, while)
+		}
+		if err != nil {
+			return unlessGone(err)
+		}
 	}
-	return r.cluster.Rename(ctx, from, to)
+	if _, err := cluster.Size(ctx, to); !errors.Is(err, disk.ErrNotFound) {
+		return err
+	}
+	if err := cluster.WaitUnused(ctx, from); err != nil {
+		return unlessGone(err)
+	}
+	return cluster.Rename(ctx, from, to)
 }
 
 func (r *rebuild) removeBefore(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, r.before) }

@@ -42,15 +42,24 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 	}
 	h.emit(Event{Kind: Note, Op: "repair", Object: o.Object, Detail: fmt.Sprintf("%s %s was interrupted", found.Kind, found.Object)})
 	var steps []step
-	for _, a := range all {
-		do := func(ctx context.Context) error { return h.act(ctx, on, a) }
-		switch {
-		case without != "" && a.Host == without:
-			do = func(ctx context.Context) error { return h.void(ctx, on, a) }
-		case a.Verb == actStart || a.Verb == actPowerOn || a.Verb == actRestart:
-			do = func(ctx context.Context) error { return h.tryStart(ctx, on, a) }
+	for _, at := range stages(p) {
+		for i, a := range at.actions {
+			do := func(ctx context.Context) error { return h.act(ctx, on, a) }
+			switch {
+			case without != "" && a.Host == without:
+				do = func(ctx context.Context) error { return h.void(ctx, on, a) }
+			case a.Verb == actStart || a.Verb == actPowerOn || a.Verb == actRestart:
+				do = func(ctx context.Context) error { return h.tryStart(ctx, on, a) }
+			}
+			last := i == len(at.actions)-1
+			steps = append(steps, step{name: "repair", detail: says(a.String()), do: func(ctx context.Context) error {
+				if err := do(ctx); err != nil || !last {
+					return err
+				}
+				o.plan.Begun = at.then
+				return o.write(ctx)
+			}})
 		}
-		steps = append(steps, step{name: "repair", detail: says(a.String()), do: do})
 	}
 	err = h.run(ctx, "repair", o.Object, steps...)
 	if e := (*Error)(nil); errors.As(err, &e) {
@@ -66,12 +75,15 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 	return o.end(ctx)
 }
 
-// repairLeft brings to an end what was interrupted on a machine, named as its leases
-// name it, and says whether there was anything.
-func (h *Host) repairLeft(ctx context.Context, on *session, vm string) (repaired bool, err error) {
+// repairLeft brings to an end what was interrupted on a machine, whose name and UUID
+// its leases have.
+func (h *Host) repairLeft(ctx context.Context, on *session, vm string) error {
+	if h.unwritten {
+		return nil
+	}
 	all, err := on.cluster.Operations(ctx, h.cfg.VMPool)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for _, o := range all {
 		if !slices.Contains(o.Leases, h.cfg.VMPool+"/"+vm) {
@@ -80,13 +92,12 @@ func (h *Host) repairLeft(ctx context.Context, on *session, vm string) (repaired
 		alive, err := on.cluster.Alive(ctx, &o)
 		if err == nil && alive == disk.Gone {
 			err = h.repairOperation(ctx, on, &o, "")
-			repaired = err == nil
 		}
 		if err != nil && !raced(err) {
-			return repaired, err
+			return err
 		}
 	}
-	return repaired, nil
+	return nil
 }
 
 // reachable makes sure that an action can be done from here.
@@ -148,18 +159,36 @@ func (h *Host) tryStart(ctx context.Context, on *session, a action) error {
 	return err
 }
 
-// remedies are the actions that bring an interrupted plan to an end: forward, if it
-// was past the point of no return, else back.
-func remedies(p plan) []action {
-	var all []action
+// stage is what is done about one step of an interrupted plan.
+type stage struct {
+	actions []action
+	then    int // how many steps are begun when that is done
+}
+
+// stages bring an interrupted plan to an end: forward, if it was past the point of no
+// return, else back.
+func stages(p plan) (all []stage) {
+	add := func(actions []action, then int) {
+		if len(actions) > 0 {
+			all = append(all, stage{actions, then})
+		}
+	}
 	if p.Committed {
-		for _, s := range p.Steps[max(p.Begun-1, 0):] {
-			all = append(all, s.On...)
+		for i := max(p.Begun-1, 0); i < len(p.Steps); i++ {
+			add(p.Steps[i].On, min(i+2, len(p.Steps)))
 		}
 		return all
 	}
-	for _, s := range slices.Backward(p.Steps[:p.Begun]) {
-		all = append(all, s.Back...)
+	for i, s := range slices.Backward(p.Steps[:p.Begun]) {
+		add(s.Back, i)
+	}
+	return all
+}
+
+// remedies are the actions of all stages.
+func remedies(p plan) (all []action) {
+	for _, s := range stages(p) {
+		all = append(all, s.actions...)
 	}
 	return all
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
 )
 
 // RescueOptions say how a machine is rescued.
@@ -34,28 +35,34 @@ func (h *Host) Rescue(ctx context.Context, vm string, o RescueOptions) (VM, erro
 	if err := r.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	err := r.refuseTwice()
-	if err == nil {
-		r.image, err = disk.ParseImage(o.Image)
-	}
-	if err == nil {
+	image, err := disk.ParseImage(o.Image)
+	if r.image = image; err == nil {
 		err = r.cluster.Cloneable(ctx, r.image)
 	}
 	if err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	steps := []step{
-		r.secretStep(),
-		{name: "clone", detail: says(r.image.String() + " → " + r.disk.String()), do: r.clone, undo: r.remove},
+	t := h.onMachine(&r.session, op, r.vm)
+	t.check = func(ctx context.Context) error {
+		err := r.findAgain(ctx)
+		if err == nil {
+			err = r.refuseTwice()
+		}
+		return err
 	}
-	steps = append(steps, r.begin()...)
-	steps = append(steps, step{name: "define", detail: says(r.vm.Name + " with " + r.disk.Image), do: r.enter, undo: r.leave})
-	if !o.NoStart {
-		steps = append(steps, step{name: "start", detail: says(r.vm.Name),
-			do:   func(ctx context.Context) error { return domain.Start(ctx, r.conn, r.vm.UUID) },
-			undo: func(ctx context.Context) error { return domain.Destroy(ctx, r.conn, r.vm.UUID) }})
+	t.steps = func() []step {
+		steps := []step{
+			r.secretStep(),
+			{name: "clone", detail: says(r.image.String() + " → " + r.disk.String()), do: r.clone, back: []action{{Verb: actRemove, Image: r.disk.String()}}},
+		}
+		steps = append(steps, r.begin()...)
+		steps = append(steps, step{name: "define", detail: says(r.vm.Name + " with " + r.disk.Image), do: r.enter, back: []action{r.withDisk(actUnrescue)}})
+		if !o.NoStart {
+			steps = append(steps, step{name: "start", detail: says(r.vm.Name), do: r.start, back: []action{r.on(actPowerOff)}})
+		}
+		return steps
 	}
-	if err := h.run(ctx, op, r.vm.Name, steps...); err != nil {
+	if err := h.perform(ctx, t); err != nil {
 		return VM{}, err
 	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
@@ -75,28 +82,46 @@ func (h *Host) Unrescue(ctx context.Context, vm string, force bool) (VM, error) 
 	if err := r.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	var steps []step
-	if r.inRescue() {
-		steps = append([]step{r.secretStep()}, r.begin()...)
-		steps = append(steps, step{name: "define", detail: says(r.vm.Name + " as it was"), do: r.leave, undo: r.enter})
-		steps = append(steps, r.finish()...)
-		steps[len(steps)-1].commit = true
-	} else if err := r.leftover(ctx); err != nil {
-		return VM{}, failed(op, vm, err)
+	if !r.inRescue() {
+		if err := r.leftover(ctx); err != nil {
+			return VM{}, failed(op, vm, err)
+		}
 	}
-	remove := step{name: "remove", detail: r.disk.String, do: r.remove}
-	steps = append(steps, remove)
-	err := h.run(ctx, op, r.vm.Name, steps...)
+	t := h.onMachine(&r.session, op, r.vm)
+	t.check, t.steps = r.findAgain, r.unrescue
+	err := h.perform(ctx, t)
 	var e *Error
-	if errors.As(err, &e) && e.Step == remove.name {
+	if errors.As(err, &e) && e.Step == "remove" {
 		e.Next = "to finish:  vmdisk unrescue " + r.vm.Name
 	}
 	if err != nil {
 		return VM{}, err
 	}
-	if r.inRescue() {
-	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
+}
+
+func (r *rescue) unrescue() []step {
+	remove := action{Verb: actRemove, Image: r.disk.String()}
+	last := step{name: "remove", detail: r.disk.String, do: r.remove, on: []action{remove}}
+	if !r.inRescue() {
+		last.commit = true
+		return []step{last}
+	}
+	steps := append([]step{r.secretStep()}, r.begin()...)
+	steps = append(steps, step{name: "define", detail: says(r.vm.Name + " as it was"), do: r.leave,
+		back: []action{r.withDisk(actRescue)}, on: []action{r.withDisk(actUnrescue)}})
+	steps = append(steps, r.finish()...)
+	steps[len(steps)-1].commit = true
+	return append(steps, last)
+}
+
+// withDisk is an action on the machine and the disk that it is rescued with.
+func (r *rescue) withDisk(v verb) action {
+	a := r.on(v)
+	if a.Image = r.disk.String(); v == actRescue {
+		a.To = r.root.String()
+	}
+	return a
 }
 
 // rescue is the state that the steps share.
@@ -155,17 +180,44 @@ func (r *rescue) clone(ctx context.Context) error {
 func (r *rescue) remove(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, r.disk) }
 
 func (r *rescue) enter(ctx context.Context) error {
-	with, err := r.h.rbdDisk(ctx, r.cluster, r.disk, r.secret.UUID)
-	if err != nil {
-		return err
-	}
-	return r.h.redefine(ctx, r.session, r.vm, &r.secret, func(xml string) (string, error) {
-		return domain.Rescue(xml, r.root.String(), with)
-	})
+	return r.h.act(ctx, &r.session, r.withDisk(actRescue))
 }
 
 func (r *rescue) leave(ctx context.Context) error {
-	return r.h.redefine(ctx, r.session, r.vm, &r.secret, func(xml string) (string, error) {
-		return domain.Unrescue(xml, r.disk.String())
+	return r.h.act(ctx, &r.session, r.withDisk(actUnrescue))
+}
+
+// enterRescue defines a machine with the disk n in the place of its own; one that is
+// in rescue is.
+func (h *Host) enterRescue(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
+	s, _, err := h.ensureSecret(ctx, on.cluster, conn)
+	if err != nil {
+		return err
+	}
+	with, err := h.rbdDisk(ctx, on.cluster, n, s.UUID)
+	if err != nil {
+		return err
+	}
+	err = h.redefine(ctx, session{cluster: on.cluster, conn: conn}, domain.Info{UUID: a.VM}, &s, func(xml string) (string, error) {
+		return domain.Rescue(xml, a.To, with)
 	})
+	if errors.Is(err, domain.ErrExists) {
+		return nil
+	}
+	return err
+}
+
+// leaveRescue defines a machine as it was; one that is not in rescue is.
+func (h *Host) leaveRescue(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
+	s, _, err := h.ensureSecret(ctx, on.cluster, conn)
+	if err != nil {
+		return err
+	}
+	err = h.redefine(ctx, session{cluster: on.cluster, conn: conn}, domain.Info{UUID: a.VM}, &s, func(xml string) (string, error) {
+		return domain.Unrescue(xml, n.String())
+	})
+	if errors.Is(err, domain.ErrNotFound) {
+		return nil
+	}
+	return err
 }

@@ -31,20 +31,26 @@ func (h *Host) ResizeRevertible(ctx context.Context, vm string, size int64, by b
 	if err := g.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	pending, err := pendingResize(ctx, g.cluster, g.root)
-	if err == nil && pending != nil {
-		err = isPending(g.root, g.vm.Name)
+	t := h.onMachine(&g.session, op, g.vm)
+	t.check = func(ctx context.Context) error {
+		pending, err := pendingResize(ctx, g.cluster, g.root)
+		if err == nil && pending != nil {
+			err = isPending(g.root, g.vm.Name)
+		}
+		if err == nil {
+			err = g.measure(ctx)
+		}
+		return err
 	}
-	if err != nil {
+	t.steps = func() []step {
+		snap := g.root
+		snap.Snap = disk.ResizeSnapshot
+		grow := g.step()
+		grow.commit = true // a disk does not shrink while somebody has it open
+		return append((&still{session: g.session, vm: g.vm, name: snap}).steps(), grow)
+	}
+	if err := h.perform(ctx, t); err != nil {
 		return VM{}, failedResize(op, vm, g.vm.Name, err)
-	}
-	snap := g.root
-	snap.Snap = disk.ResizeSnapshot
-	before := &still{session: g.session, vm: g.vm, name: snap}
-	grow := g.step()
-	grow.commit = true // a disk does not shrink while somebody has it open
-	if err := h.run(ctx, op, g.vm.Name, append(before.steps(), grow)...); err != nil {
-		return VM{}, err
 	}
 	done, err := h.outcome(ctx, g.conn, g.vm.UUID)
 	if err == nil {
@@ -64,7 +70,10 @@ func (h *Host) ConfirmResize(ctx context.Context, vm string) (VM, error) {
 	if err := r.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	err := h.run(ctx, op, r.vm.Name, step{name: "forget", detail: r.snap.String, do: r.forget})
+	t := h.onMachine(&r.session, op, r.vm)
+	t.check, t.forward = r.check, true
+	t.steps = func() []step { return []step{r.forgetStep()} }
+	err := h.perform(ctx, t)
 	if err != nil {
 		return VM{}, err
 	}
@@ -86,16 +95,9 @@ func (h *Host) RevertResize(ctx context.Context, vm string, force bool) (VM, err
 	if err := r.prepare(ctx, vm); err != nil {
 		return VM{}, failed(op, vm, err)
 	}
-	var steps []step
-	if r.vm.Running {
-		steps = append(steps, r.secretStep())
-	}
-	steps = append(steps, r.begin()...)
-	steps = append(steps,
-		step{name: "rollback", detail: func() string { return r.root.String() + " to " + disk.FormatSize(r.pending.From) }, do: r.rollback, commit: true},
-		step{name: "forget", detail: r.snap.String, do: r.forget})
-	steps = append(steps, r.finish()...)
-	err := h.run(ctx, op, r.vm.Name, steps...)
+	t := h.onMachine(&r.session, op, r.vm)
+	t.check, t.steps = r.check, r.steps
+	err := h.perform(ctx, t)
 	var e *Error
 	if errors.As(err, &e) {
 		switch e.Step {
@@ -108,8 +110,6 @@ func (h *Host) RevertResize(ctx context.Context, vm string, force bool) (VM, err
 	if err != nil {
 		return VM{}, err
 	}
-	if r.vm.Running {
-	}
 	return h.outcome(ctx, r.conn, r.vm.UUID)
 }
 
@@ -119,6 +119,38 @@ type reversion struct {
 	root    disk.Name
 	snap    disk.Name
 	pending PendingResize
+	done    bool // by a repair
+}
+
+func (r *reversion) steps() []step {
+	if r.done {
+		return nil
+	}
+	var steps []step
+	if r.vm.Running {
+		steps = append(steps, r.secretStep())
+	}
+	steps = append(steps, r.begin()...)
+	steps = append(steps,
+		step{name: "rollback", detail: func() string { return r.root.String() + " to " + disk.FormatSize(r.pending.From) }, do: r.rollback, commit: true,
+			on: []action{{Verb: actRollBack, Image: r.snap.String()}}},
+		r.forgetStep())
+	return append(steps, r.finish()...)
+}
+
+func (r *reversion) forgetStep() step {
+	return step{name: "forget", detail: r.snap.String, do: r.forget, on: []action{{Verb: actRemoveSnap, Image: r.snap.String()}}}
+}
+
+// check looks again, now that nobody else changes the machine. A resize that is not
+// pending any more was half ended, and that has just been finished.
+func (r *reversion) check(ctx context.Context) error {
+	if err := r.findAgain(ctx); err != nil {
+		return err
+	}
+	pending, err := pendingResize(ctx, r.cluster, r.root)
+	r.done = err == nil && pending == nil
+	return err
 }
 
 func (r *reversion) prepare(ctx context.Context, vm string) (err error) {
@@ -152,6 +184,16 @@ func (r *reversion) rollback(ctx context.Context) error {
 		}
 		r.h.emit(e)
 	})
+}
+
+// rollBack finishes a rolling back, by another process. Without the snapshot it is
+// done.
+func (h *Host) rollBack(ctx context.Context, cluster *disk.Cluster, snap disk.Name) error {
+	err := cluster.WaitUnused(ctx, snap)
+	if err == nil {
+		err = cluster.Rollback(ctx, snap, nil)
+	}
+	return unlessGone(err)
 }
 
 // forget removes the way back; one that is gone is fine.

@@ -23,16 +23,19 @@ type still struct {
 	name   disk.Name // of the snapshot
 	frozen *domain.Frozen
 	bare   bool // no agent answers
-	ours   bool
 }
 
 func (s *still) steps() []step {
-	take := step{name: "snapshot", detail: s.name.String, do: s.take, undo: s.remove}
+	thaw := action{Verb: actThaw, VM: s.vm.UUID, Name: s.vm.Name, Host: s.host}
+	remove := action{Verb: actRemoveSnap, Image: s.name.String()}
+	take := step{name: "snapshot", detail: s.name.String, do: s.take, back: []action{remove}}
 	if !s.vm.Running {
 		return []step{take}
 	}
+	take.back = []action{thaw, remove} // a guest waits for nothing
 	return []step{
-		{name: "freeze", detail: s.calm, do: s.freeze, undo: s.unfreeze},
+		// This process has a connection of its own for the thawing, and a deadline.
+		{name: "freeze", detail: s.calm, do: s.freeze, undo: s.unfreeze, back: []action{thaw}},
 		take,
 		{name: "thaw", detail: s.calmed, do: s.thaw},
 	}
@@ -81,19 +84,4 @@ func (s *still) unfreeze(ctx context.Context) error {
 	return err
 }
 
-func (s *still) take(ctx context.Context) error {
-	err := s.cluster.CreateSnapshot(ctx, s.name)
-	s.ours = !errors.Is(err, disk.ErrExists)
-	return err
-}
-
-func (s *still) remove(ctx context.Context) error {
-	if !s.ours {
-		return errNothing
-	}
-	err := s.cluster.RemoveSnapshot(ctx, s.name)
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil
-	}
-	return err
-}
+func (s *still) take(ctx context.Context) error { return s.cluster.CreateSnapshot(ctx, s.name) }

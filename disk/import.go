@@ -26,6 +26,9 @@ type Import struct {
 	part Name // what it is called until it is whole
 }
 
+// PartName is what an image is called until it is whole.
+func PartName(n Name) Name { return Name{Pool: n.Pool, Image: n.Image + importSuffix} }
+
 // BeginImport makes an empty image of size bytes for n. An ID that exists is
 // [ErrExists]. What an import that was killed has left is removed first; one that
 // still runs is [ErrInUse], after the 35 s in which the watch of a dead one would
@@ -58,7 +61,7 @@ func (c *Cluster) BeginClone(ctx context.Context, src, n Name) (*Import, error) 
 // beginImage has an image made under the name for what is not whole.
 func (c *Cluster) beginImage(ctx context.Context, n Name, create func(part Name) error) (*Import, error) {
 	n.Snap = ""
-	i := &Import{c: c, name: n, part: Name{Pool: n.Pool, Image: n.Image + importSuffix}}
+	i := &Import{c: c, name: n, part: PartName(n)}
 	if err := c.Absent(ctx, n); err != nil {
 		return nil, err
 	}
