@@ -104,6 +104,9 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 	case actRemoveDisk:
 		return on.cluster.RemoveMachineDisk(ctx, n)
 	case actRemoveImage:
+		if err := on.cluster.WaitUnused(ctx, n); err != nil { // who made it may have died just now
+			return unlessGone(err)
+		}
 		return unlessGone(on.cluster.RemoveImage(ctx, n))
 	case actRename:
 		return h.rename(ctx, on.cluster, n, a)
