@@ -201,7 +201,7 @@ func (o *opened) end(ctx context.Context) error {
 	defer cancel()
 	if o.plan.VM != "" && o.touched {
 		if err := o.h.keepRecord(ctx, o.on, o.plan.VM); err != nil {
-			return err
+			return errors.Join(err, o.on.cluster.Abandon(ctx, &o.Operation))
 		}
 	}
 	return o.on.cluster.End(ctx, &o.Operation)
