@@ -128,9 +128,10 @@ func (e *evacuation) deaf(ctx context.Context) error {
 		return err
 	}
 	a, err := domain.Ask(ctx, uri, e.m.UUID, evacuateTimeout)
-	guessed := e.m.URI == "" && !strings.Contains(e.o.From, "://")
+	// A refusal proves something only where it is known who refused.
+	known := e.m.URI != "" || strings.Contains(e.o.From, "://")
 	switch {
-	case errors.Is(err, domain.ErrSilent) && !(guessed && errors.Is(err, domain.ErrRefused)):
+	case errors.Is(err, domain.ErrSilent) && (known || !errors.Is(err, domain.ErrRefused)):
 		e.h.emit(Event{Kind: Note, Op: "evacuate", Object: e.m.Name, Detail: "libvirt of " + e.m.Host + " does not answer"})
 		return nil
 	case errors.Is(err, domain.ErrUnreachable):

@@ -60,7 +60,7 @@ func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	vms, err := bootMany(ctx, h, args[0], c.Int("count"), o)
 	for _, vm := range vms {
-		if err := c.ui.text("%s", bootedLine(vm)); err != nil {
+		if err := c.ui.text(bootedLine(vm)); err != nil {
 			return err
 		}
 	}

@@ -56,7 +56,7 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		Image: c.String("image"), Size: size, UUID: c.String("uuid"), Format: c.String("format"),
 	})
 	for _, d := range disks {
-		if err := c.ui.text("%s", d.Name()); err != nil {
+		if err := c.ui.text(d.Name()); err != nil {
 			return err
 		}
 	}

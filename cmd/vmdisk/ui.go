@@ -146,17 +146,17 @@ func (u *ui) result(value any, format string, args ...any) error {
 	if format == "" {
 		return nil
 	}
-	_, err := fmt.Fprintf(u.out, format+"\n", args...)
+	_, err := fmt.Fprintln(u.out, line)
 	return err
 }
 
 // text prints a line of a result that has several; JSON has them in one value.
-func (u *ui) text(format string, args ...any) error {
+func (u *ui) text(line any) error {
 	u.close()
 	if u.json {
 		return nil
 	}
-	_, err := fmt.Fprintf(u.out, format+"\n", args...)
+	_, err := fmt.Fprintln(u.out, line)
 	return err
 }
 

@@ -122,7 +122,7 @@ func makeVolumes(ctx context.Context, c *command, h *vmdisk.Host, id string, o v
 	}
 	made, err := makeMany(count, make1)
 	for _, v := range made {
-		if err := c.ui.text("%s", v.ID); err != nil {
+		if err := c.ui.text(v.ID); err != nil {
 			return err
 		}
 	}
