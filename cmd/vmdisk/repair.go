@@ -121,7 +121,7 @@ func (t *text) print(u *ui) error {
 	if len(*t) == 0 {
 		return nil
 	}
-	return u.text("%s", strings.Join(*t, "\n"))
+	return u.text(strings.Join(*t, "\n"))
 }
 
 func since(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }

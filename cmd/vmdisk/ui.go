@@ -146,7 +146,7 @@ func (u *ui) result(value any, format string, args ...any) error {
 	if format == "" {
 		return nil
 	}
-	_, err := fmt.Fprintln(u.out, line)
+	_, err := fmt.Fprintf(u.out, format+"\n", args...)
 	return err
 }
 
