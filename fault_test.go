@@ -87,15 +87,11 @@ type rollsBack struct {
 
 func TestFailedStepLeavesNothing(t *testing.T) {
 	for _, w := range []rollsBack{
-		{name: "boot", prepare: prepareBoot},
-		{name: "create disk", prepare: prepareCreateDisk},
 		{name: "create volume", prepare: prepareCreateVolume},
 		{name: "import", prepare: prepareImport},
 		{name: "export", prepare: prepareExport},
 		{name: "trash image", prepare: prepareTrashImage},
 		{name: "restore image", prepare: prepareRestoreImage},
-		{name: "start", prepare: prepareStart},
-		{name: "attach", prepare: prepareAttach},
 		{name: "volume from an image", prepare: prepareClone(CloneOptions{Image: "guest"})},
 		{name: "volume from a volume", prepare: prepareClone(CloneOptions{Volume: "fault-source", Flatten: true, Size: 2 * disk.GiB})},
 		{name: "snapshot", prepare: prepareSnapshot},
@@ -103,13 +99,7 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 		{name: "roll back", prepare: prepareRollback, commit: "rollback"},
 		{name: "trash", prepare: prepareTrash},
 		{name: "restore", prepare: prepareRestore},
-		{name: "limit", prepare: prepareLimit},
-		{name: "migrate", prepare: prepareMigrate, commit: "copy"},
-		{name: "boot with more disks", prepare: prepareBootDisks},
 		{name: "image create", prepare: prepareCreateImage},
-		{name: "resize", prepare: prepareResize, commit: "grow"},
-		{name: "rescue", prepare: prepareRescue},
-		{name: "rebuild", prepare: prepareRebuild, commit: "replace"},
 		{name: "backup", prepare: prepareBackup, commit: "complete"},
 		{name: "incremental", prepare: prepareIncremental, commit: "complete"},
 		{name: "restore backup", prepare: prepareRestoreBackup, commit: "name"},
@@ -178,24 +168,6 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func prepareBoot(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := name(t)
-	work = func() error {
-		_, err := h.Boot(t.Context(), vm, BootOptions{Image: "guest", Size: 100 << 20, Memory: guestMemory})
-		return err
-	}
-	return work, func() error { _, err := h.Remove(t.Context(), vm); return err }
-}
-
-func prepareCreateDisk(t *testing.T, h *Host) (work, reverse func() error) {
-	const id = "7a2d3c51-1f6e-4a0e-9a55-9d4c5e0c0a01"
-	work = func() error {
-		_, err := h.CreateDisk(t.Context(), DiskOptions{Image: "guest", Size: 100 << 20, UUID: id})
-		return err
-	}
-	return work, func() error { return h.RemoveDisk(t.Context(), id) }
-}
-
 func prepareCreateVolume(t *testing.T, h *Host) (work, reverse func() error) {
 	work = func() error {
 		_, err := h.CreateVolume(t.Context(), "fault", disk.GiB)
@@ -262,34 +234,6 @@ func preparePurgeImage(t *testing.T, h *Host) (create, purge func() error) {
 	return create, func() error { _, err := h.PurgeImage(t.Context(), "fault", true); return err }
 }
 
-func prepareStart(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
-	work = func() error { _, err := h.Start(t.Context(), vm.Name); return err }
-	return work, func() error { _, err := h.Stop(t.Context(), vm.Name, true); return err }
-}
-
-// prepareAttach has a guest that runs: undoing an attach needs its consent.
-func prepareAttach(t *testing.T, h *Host) (work, reverse func() error) {
-	vm, v := guest(t, h), volume(t, h)
-	consoleOf(vm.Name).writes(t, 0, "vda")
-	t.Cleanup(func() { _, _ = h.Detach(context.WithoutCancel(t.Context()), vm.Name, v.ID) })
-	work = func() error { _, err := h.Attach(t.Context(), vm.Name, v.ID, AttachOptions{}); return err }
-	return work, func() error { _, err := h.Detach(t.Context(), vm.Name, v.ID); return err }
-}
-
-func prepareMigrate(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := guest(t, h)
-	back := open(t, 1)
-	work = func() error {
-		_, err := h.Migrate(t.Context(), vm.Name, testLab.Hosts[1].URI, MigrateOptions{})
-		return err
-	}
-	return work, func() error {
-		_, err := back.Migrate(t.Context(), vm.Name, testLab.Hosts[0].URI, MigrateOptions{NoCheck: true})
-		return err
-	}
-}
-
 func prepareBackup(t *testing.T, h *Host) (work, reverse func() error) {
 	v := backedUp(t, h)
 	work = func() error {
@@ -349,16 +293,12 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		name    string
 		prepare func(t *testing.T, h *Host) (make, remove func() error)
 	}{
-		{"remove", prepareBoot},
 		{"remove volume", prepareCreateVolume},
 		{"remove image", prepareImport},
 		{"purge image", preparePurgeImage},
 		{"remove volume from a volume", prepareChain},
 		{"flatten and remove", prepareFlatten},
 		{"purge", preparePurge},
-		{"detach", prepareAttach},
-		{"revert resize", prepareResize},
-		{"unrescue", prepareRescue},
 		{"remove backup", prepareBackup},
 		{"remove incremental", prepareIncremental},
 	} {

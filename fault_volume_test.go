@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
-	"github.com/vmdisk/vmdisk/domain"
 )
 
 // sourceVolume has a user's snapshot, fault-source@fault.
@@ -88,19 +87,6 @@ func prepareRestore(t *testing.T, h *Host) (work, reverse func() error) {
 	trash, restore := prepareTrash(t, h)
 	must(t, trash())
 	return restore, trash
-}
-
-func prepareLimit(t *testing.T, h *Host) (work, reverse func() error) {
-	v := volume(t, h)
-	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
-	had, want := domain.QoS{TotalIopsSec: 100}, domain.QoS{ReadBytesSec: 1 << 20, WriteBytesSec: 1 << 20}
-	_, err := h.Attach(t.Context(), vm.Name, v.ID, AttachOptions{QoS: had})
-	must(t, err)
-	t.Cleanup(func() { _, _ = h.Detach(context.WithoutCancel(t.Context()), vm.Name, v.ID) })
-	to := func(q domain.QoS) func() error {
-		return func() error { _, err := h.SetQoS(t.Context(), vm.Name, v.ID, q); return err }
-	}
-	return to(want), to(had)
 }
 
 // prepareChain has a volume from a volume which was deleted and is kept for it.

@@ -24,17 +24,6 @@ func idle(t testing.TB, h *Host, image string) VM {
 	return bootOf(t, h, BootOptions{Image: image, Memory: guestMemory, NoStart: true})
 }
 
-func prepareBootDisks(t *testing.T, h *Host) (work, reverse func() error) {
-	importBlank(t, h, "disks")
-	vm := name(t)
-	work = func() error {
-		_, err := h.Boot(t.Context(), vm, BootOptions{Image: "disks", Memory: guestMemory, NoStart: true,
-			Ephemeral: []int64{8 << 20}, Swap: 8 << 20, ConfigDrive: &disk.ConfigDrive{UserData: []byte("#!/bin/sh\n")}})
-		return err
-	}
-	return work, func() error { _, err := h.Remove(t.Context(), vm); return err }
-}
-
 func prepareCreateImage(t *testing.T, h *Host) (work, reverse func() error) {
 	vm := idle(t, h, "of")
 	work = func() error {
@@ -42,29 +31,6 @@ func prepareCreateImage(t *testing.T, h *Host) (work, reverse func() error) {
 		return err
 	}
 	return work, func() error { return h.RemoveImage(t.Context(), "made") }
-}
-
-func prepareResize(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := idle(t, h, "grown")
-	work = func() error { _, err := h.ResizeRevertible(t.Context(), vm.Name, 16<<20, false); return err }
-	return work, func() error { _, err := h.RevertResize(t.Context(), vm.Name, false); return err }
-}
-
-func prepareRescue(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := idle(t, h, "broken")
-	work = func() error {
-		_, err := h.Rescue(t.Context(), vm.Name, RescueOptions{Image: "broken", NoStart: true})
-		return err
-	}
-	return work, func() error { _, err := h.Unrescue(t.Context(), vm.Name, false); return err }
-}
-
-// prepareRebuild rebuilds from the image that the machine has: until it is done, the
-// disk has the ID that it had.
-func prepareRebuild(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := idle(t, h, "old")
-	work = func() error { _, err := h.Rebuild(t.Context(), vm.Name, RebuildOptions{Image: "old"}); return err }
-	return work, work
 }
 
 // A running machine whose rescue or rebuild fails at its last step runs again on

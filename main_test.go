@@ -4,19 +4,14 @@ package vmdisk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/ceph/go-ceph/rados"
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -217,146 +212,6 @@ func (c console) writes(t testing.TB, host int, target string) {
 	t.Helper()
 	if _, err := c[host].WaitAcked(waiting(t), target, c.acked(t, target)); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// state is everything that a workflow could leave: what rados and both libvirts
-// hold, one line a thing.
-type state []string
-
-// stateNow reads it with other means than the library's.
-func stateNow(t testing.TB) state {
-	t.Helper()
-	s := slices.Concat(rbdState(t), libvirtState(t))
-	slices.Sort(s)
-	return s
-}
-
-// forGood are objects that RBD makes when they are first needed and never removes.
-var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash"}
-
-// records are where vmdisk keeps what is under way and which machines there are.
-var records = []string{"vmdisk.journal", "vmdisk.machines"}
-
-// rbdState lists the rados objects but those that hold data: an image is its
-// header, a snapshot or protection is in it, an owner or a lock has its own.
-func rbdState(t testing.TB) state {
-	t.Helper()
-	var s state
-	withCeph(t, func(conn *rados.Conn) {
-		for _, pool := range []string{disk.ImagePool, disk.VMPool, disk.VolumePool, disk.BackupPool} {
-			io, err := conn.OpenIOContext(pool)
-			if err != nil {
-				t.Fatal(err)
-			}
-			err = io.ListObjects(func(object string) {
-				if !strings.HasPrefix(object, "rbd_data.") && !slices.Contains(forGood, object) && !slices.Contains(records, object) {
-					s = append(s, "object "+pool+"/"+object)
-				}
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, object := range append([]string{"rbd_directory", "rbd_children", "rbd_trash", "vmdisk.backups"}, records...) {
-				omap, err := io.GetAllOmapValues(object, "", "", 1000)
-				if err != nil && !errors.Is(err, rados.ErrNotFound) {
-					t.Fatal(err)
-				}
-				for key, value := range omap {
-					if object == "rbd_trash" || slices.Contains(records, object) {
-						value = nil // it has the time of deletion, or of the last change
-					}
-					s = append(s, fmt.Sprintf("omap %s/%s %q %q", pool, object, key, value))
-				}
-			}
-			io.Destroy()
-		}
-	})
-	return s
-}
-
-func withCeph(t testing.TB, f func(*rados.Conn)) {
-	t.Helper()
-	conn, err := rados.NewConnWithUser("admin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := conn.ReadConfigFile(testLab.Conf); err != nil {
-		t.Fatal(err)
-	}
-	for _, option := range []string{"log_file", "admin_socket"} {
-		if err := conn.SetConfigOption(option, ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := conn.Connect(); err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Shutdown()
-	f(conn)
-}
-
-func libvirtState(t testing.TB) state {
-	t.Helper()
-	var s state
-	for _, host := range testLab.Hosts {
-		conn, err := domain.Connect(t.Context(), host.URI, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		vms, err := domain.List(t.Context(), conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, vm := range vms {
-			text, err := json.Marshal(vm)
-			if err != nil {
-				t.Fatal(err)
-			}
-			targets, err := domain.Targets(t.Context(), conn, vm.UUID)
-			if err != nil {
-				t.Fatal(err)
-			}
-			s = append(s, fmt.Sprintf("domain %s %s %v", host.Name, text, targets))
-		}
-		secrets, err := secret.List(conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, one := range secrets {
-			s = append(s, fmt.Sprintf("secret %s %s", host.Name, one.UUID))
-		}
-		if left, err := conn.Close(); err != nil || left != 0 {
-			t.Fatalf("libvirt references left: %d, %v", left, err)
-		}
-	}
-	return s
-}
-
-// unchanged compares with the state before.
-func (s state) unchanged(t testing.TB) {
-	t.Helper()
-	if diff := cmp.Diff(s, stateNow(t)); diff != "" {
-		t.Errorf("state changed (-before +after):\n%s", diff)
-	}
-}
-
-// rbdIDs is where a line has the ID that RBD gave to an image, and its length.
-var rbdIDs = regexp.MustCompile(`(rbd_children |"id_|"name_[^"]*" |rbd_header\.|rbd_object_map\.).*`)
-
-// same compares with the state before, but for the IDs of images.
-func (s state) same(t testing.TB) {
-	t.Helper()
-	plain := func(s state) state {
-		var all state
-		for _, line := range s {
-			all = append(all, rbdIDs.ReplaceAllString(line, "$1"))
-		}
-		slices.Sort(all)
-		return all
-	}
-	if diff := cmp.Diff(plain(s), plain(stateNow(t))); diff != "" {
-		t.Errorf("state changed (-before +after):\n%s", diff)
 	}
 }
 

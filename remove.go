@@ -21,8 +21,9 @@ type Removal struct {
 // Remove cuts a machine's power, removes its images (those named UUID_…),
 // gives its volumes back, and undefines it. Volumes stay. It checks first that
 // nothing is in the way (a snapshot or a clone of a disk; not the way back of a
-// resize, which goes too), and has then changed nothing. Interrupted, it is finished by running it again; the machine is
-// forgotten last, so that its name leads to the rest until the end.
+// resize, which goes too), and has then changed nothing. Interrupted, it is finished
+// by running it again, or by a repair; the machine is forgotten last, so that its
+// name leads to the rest until the end.
 //
 // A machine that this host does not know is [domain.ErrNotFound], also if it has
 // disks: another host may have it. For those there is [Host.RemoveDisk].
@@ -39,7 +40,7 @@ func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 	t.check, t.steps, t.forward = r.check, r.steps, true
 	err := h.perform(ctx, t)
 	var e *Error
-	if errors.As(err, &e) && e.Step != "" && e.Step != "stop" {
+	if errors.As(err, &e) && e.Step != "" && (e.Step != "stop" || errors.Is(err, domain.ErrTimeout)) {
 		e.Left = append(e.Left, r.VM+" is half removed")
 		e.Next = "to finish:  vmdisk rm " + r.VM
 	}

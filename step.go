@@ -70,7 +70,7 @@ func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o 
 		case errors.Is(err.cause, disk.ErrTaken), errors.Is(err.cause, disk.ErrFenced):
 			return e // whoever took it over takes it back
 		case committed:
-			return o.stop(ctx, e, i > 0)
+			return o.stop(ctx, e, i > 0 || err.happened)
 		case err.happened:
 			undo = steps[:i+1]
 		}

@@ -1,0 +1,245 @@
+// Every step of every workflow is a place where it can end: its process is killed
+// there with SIGKILL, the step fails, the caller gives up. Each time there must be
+// what there was before, or what there is when all went well: nothing else.
+
+package vmdisk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// reversible is two workflows of which each undoes the other.
+type reversible struct {
+	// setup makes what both work on, and sees to it that it goes.
+	setup    func(t *testing.T, h *Host) fixture
+	do, undo workflow
+}
+
+// workflow is one that is interrupted, or one without a name, which only brings
+// back what there was.
+type workflow struct {
+	name string
+	run  func(context.Context, *Host, fixture) error
+	// over is what it says if it is done again: that there is nothing to do.
+	over error
+}
+
+// again runs a workflow that may have happened already.
+func (w workflow) again(ctx context.Context, h *Host, f fixture) error {
+	err := w.run(ctx, h, f)
+	if w.over != nil && errors.Is(err, w.over) {
+		return nil
+	}
+	return err
+}
+
+// fixture names what a workflow works on, also for another process.
+type fixture struct {
+	VM, UUID, Volume, Image, Snapshot, Backup, File string
+}
+
+var pairs = slices.Concat(machinePairs, machineDiskPairs)
+
+// interruption is a way for a workflow to end at a point, and its name.
+type interruption struct {
+	name string
+	at   func(t *testing.T, h *Host, w workflow, f fixture, p point) error
+}
+
+var interruptions = []interruption{
+	{"killed", killedAt},
+	{"failed", failedAt},
+	{"cancelled", cancelledAt},
+}
+
+func TestInterrupted(t *testing.T) {
+	for _, p := range pairs {
+		t.Run(p.do.name, func(t *testing.T) {
+			h := open(t, 0)
+			f := p.setup(t, h)
+			t.Cleanup(func() { _ = p.undo.run(context.WithoutCancel(t.Context()), h, f) })
+			// The first run makes what stays for good, as rbd_trash.
+			doing := points(t, h, func() error { return p.do.run(t.Context(), h, f) })
+			undoing := points(t, h, func() error { return p.undo.run(t.Context(), h, f) })
+			without := stateNow(t).named()
+			p.do.interrupted(t, h, f, doing, p.undo)
+			must(t, p.do.run(t.Context(), h, f))
+			if p.undo.name != "" {
+				p.undo.interrupted(t, h, f, undoing, p.do)
+			}
+			must(t, p.undo.run(t.Context(), h, f))
+			if diff := cmp.Diff(without, stateNow(t).named()); diff != "" {
+				t.Errorf("in the end (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// interrupted ends a workflow at each point in each way.
+func (w workflow) interrupted(t *testing.T, h *Host, f fixture, all []point, reverse workflow) {
+	from := stateNow(t).named()
+	must(t, w.run(t.Context(), h, f))
+	to := stateNow(t).named()
+	must(t, reverse.run(t.Context(), h, f))
+	for _, p := range all {
+		for _, how := range interruptions {
+			if how.name == "cancelled" && p.when == after {
+				continue // as before the next step
+			}
+			t.Run(fmt.Sprintf("%s %s %s", w.name, how.name, p), func(t *testing.T) {
+				from := from
+				if p.step == "secret" {
+					forgetUnusedSecrets(t)
+					from = stateNow(t).named()
+					defer func() { // which puts it there again
+						must(t, w.run(t.Context(), h, f))
+						must(t, reverse.run(t.Context(), h, f))
+					}()
+				}
+				err := how.at(t, h, w, f, p)
+				w.settled(t, h, f, err, from, to)
+				if now := stateNow(t).named(); !slices.Equal(now, from) {
+					must(t, reverse.run(t.Context(), h, f))
+				}
+			})
+		}
+	}
+}
+
+// settled is how it must be after an interruption. What the journal holds is being
+// finished: by the same command, or by a repair.
+func (w workflow) settled(t *testing.T, h *Host, f fixture, err error, from, to state) {
+	t.Helper()
+	left, e := leftInJournal(t, h), (*Error)(nil)
+	if errors.As(err, &e) && len(e.Left) > 0 && !left {
+		t.Errorf("left behind, and not in the journal: %v", err)
+	}
+	if left {
+		if err := w.again(t.Context(), h, f); err != nil {
+			t.Errorf("the same again: %v", err)
+		}
+		from = to
+	}
+	now := stateNow(t).named()
+	if !slices.Equal(now, from) && !slices.Equal(now, to) {
+		t.Errorf("after %v neither before nor after (-before +got):\n%s(-after +got):\n%s", err, cmp.Diff(from, now), cmp.Diff(to, now))
+	}
+	if again, err := h.Repair(t.Context(), RepairOptions{}); err != nil || again.Changed() {
+		t.Errorf("a repair has something to do: %+v, %v", again, err)
+	}
+}
+
+func leftInJournal(t *testing.T, h *Host) bool {
+	t.Helper()
+	for _, pool := range h.pools() {
+		all, err := mustCluster(t, h).Operations(t.Context(), pool)
+		must(t, err)
+		if len(all) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// killedAt kills the process that does it. One that is killed before a step is
+// repaired, one that is killed after it is done again.
+func killedAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
+	die(t, w, f, p)
+	if p.when == before {
+		_, err := h.Repair(t.Context(), RepairOptions{})
+		must(t, err)
+	} else {
+		must(t, w.again(t.Context(), h, f))
+	}
+	return nil
+}
+
+func failedAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
+	err := failAt(h, p, func() error { return w.run(t.Context(), h, f) })
+	if !errors.Is(err, errTest) {
+		t.Errorf("error is %v", err)
+	}
+	return err
+}
+
+// cancelledAt ends the context when the step begins; it may be too late.
+func cancelledAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	at := counter()
+	h.fault = func(_, step string, when phase) error {
+		if at(step, when) == p {
+			cancel()
+		}
+		return nil
+	}
+	defer func() { h.fault = nil }()
+	err := w.run(ctx, h, f)
+	if err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("error is %v", err)
+	}
+	return err
+}
+
+// crashVariable holds, for a process of this test program, where to die.
+const crashVariable = "VMDISK_TEST_CRASH"
+
+// crash is a workflow on what was made for it, and the point at which to die.
+type crash struct {
+	Workflow string
+	Fixture  fixture
+	Step     string
+	Nth      int
+	When     phase
+}
+
+// die runs a workflow in a process that dies at the point.
+func die(t *testing.T, w workflow, f fixture, p point) {
+	t.Helper()
+	text, err := json.Marshal(crash{w.name, f, p.step, p.nth, p.when})
+	must(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestMainCrash$")
+	cmd.Env = append(os.Environ(), crashVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("it was not killed: %v\n%s", err, out)
+	}
+}
+
+// TestMainCrash is the process that dies.
+func TestMainCrash(t *testing.T) {
+	text := os.Getenv(crashVariable)
+	if text == "" {
+		return
+	}
+	var c crash
+	must(t, json.Unmarshal([]byte(text), &c))
+	h := open(t, 0)
+	at := counter()
+	h.fault = func(_, step string, when phase) error {
+		if at(step, when) == (point{c.Step, c.Nth, c.When}) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+		return nil
+	}
+	for _, p := range pairs {
+		for _, w := range []workflow{p.do, p.undo} {
+			if w.name == c.Workflow {
+				t.Fatalf("the point was not reached: %v", w.run(t.Context(), h, c.Fixture))
+			}
+		}
+	}
+	t.Fatalf("no workflow %q", c.Workflow)
+}
