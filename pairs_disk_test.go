@@ -37,7 +37,7 @@ var machineDiskPairs = []reversible{
 			_, err := h.Rescue(ctx, f.VM, RescueOptions{Image: "broken", NoStart: true})
 			return err
 		}},
-		undo: workflow{name: "unrescue", over: disk.ErrInvalid, run: func(ctx context.Context, h *Host, f fixture) error {
+		undo: workflow{name: "unrescue", over: domain.ErrNotFound, run: func(ctx context.Context, h *Host, f fixture) error {
 			_, err := h.Unrescue(ctx, f.VM, false)
 			return err
 		}},

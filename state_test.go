@@ -210,7 +210,11 @@ var directoryLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_directory "(name|id)_
 // lengthOfID comes before an id in an omap's value, and is not always the same.
 var lengthOfID = regexp.MustCompile(`\\(v|f|r|x[0-9a-f]{2})\\x00\\x00\\x00<`)
 
-// named has the names of images instead of their ids, which are others each time.
+// snapshotMap is a snapshot's object map, which has the snapshot's ID.
+var snapshotMap = regexp.MustCompile(`(rbd_object_map\.<.*>\.)[0-9a-f]{16}$`)
+
+// named has the names of images instead of their IDs, and no IDs of snapshots, which
+// are others each time.
 func (s state) named() state {
 	names := map[string][]string{}
 	for _, line := range s {
@@ -233,7 +237,8 @@ func (s state) named() state {
 	to := strings.NewReplacer(pairs...)
 	all := state{}
 	for _, line := range s {
-		all = append(all, lengthOfID.ReplaceAllString(to.Replace(line), "<"))
+		line = lengthOfID.ReplaceAllString(to.Replace(line), "<")
+		all = append(all, snapshotMap.ReplaceAllString(line, "$1"))
 	}
 	slices.Sort(all)
 	return all
