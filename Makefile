@@ -20,7 +20,7 @@ LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system l
 TEST_PACKAGES  := genisoimage libxml2-utils python3-cinder python3-glance-store python3-rados \
 	python3-rbd util-linux
 
-.PHONY: build demo test bench lint clean packages-build packages-lab packages-test
+.PHONY: build demo test soak bench lint clean packages-build packages-lab packages-test
 
 build: packages-build
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/vmdisk ./cmd/vmdisk
@@ -33,6 +33,11 @@ demo: build packages-lab
 # of an earlier run says nothing of this machine: none is taken from the cache.
 test: build packages-lab packages-test lint
 	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -race -p 1 -timeout 60m ./...
+
+# make soak TIME=1h: random workflows, some killed at a random moment.
+TIME ?= 10m
+soak: build packages-lab
+	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -v -run TestSoak -timeout 0 . -soak $(TIME)
 
 bench: build packages-lab
 	bin/vmdisk lab run -- $(GO) test -run '^$$' -bench . -benchtime 10x -p 1 -timeout 60m ./...

@@ -270,15 +270,14 @@ func virsh(t *testing.T, host int, args ...string) string {
 	return string(out)
 }
 
-// An evacuation fails before and after each of its steps. The machine then is on one
-// host, the one that its record says, and can be evacuated from there.
-func TestEvacuateFailsAtEveryStep(t *testing.T) {
+// An evacuation fails before and after each of its steps, or its process is killed
+// there. The machine then is on one host, the one that its record says, and can be
+// evacuated from there.
+func TestEvacuateInterrupted(t *testing.T) {
 	here, there := open(t, 0), open(t, 1)
 	vm := bootOf(t, here, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
-	work := func() error {
-		_, err := there.Evacuate(t.Context(), vm.Name, EvacuateOptions{From: "compute1", Force: true})
-		return err
-	}
+	f := fixture{VM: vm.Name}
+	work := func() error { return evacuateWorkflow.run(t.Context(), there, f) }
 	repaired := func() {
 		for _, h := range []*Host{there, here} {
 			_, err := h.Repair(t.Context(), RepairOptions{VM: vm.UUID})
@@ -298,24 +297,27 @@ func TestEvacuateFailsAtEveryStep(t *testing.T) {
 	repaired()
 	back()
 	for _, p := range all {
-		t.Run(p.String(), func(t *testing.T) {
-			if err := failAt(there, p, work); !errors.Is(err, errTest) {
-				t.Errorf("error is %v", err)
-			}
-			repaired()
-			m, err := mustCluster(t, there).Machine(t.Context(), disk.VMPool, vm.UUID)
-			must(t, err)
-			for _, h := range []*Host{here, there} {
-				_, err := h.VM(t.Context(), vm.UUID)
-				if defined := err == nil; defined != (m.Host == map[*Host]string{here: "compute1", there: "compute2"}[h]) {
-					t.Errorf("the record says %s, and a host: %v", m.Host, err)
-				}
-			}
-			if m.Host == "compute1" {
-				must(t, work())
+		for _, how := range []interruption{{"failed", failedAt}, {"killed", func(t *testing.T, _ *Host, w workflow, f fixture, p point) error {
+			die(t, w, f, p)
+			return nil
+		}}} {
+			t.Run(how.name+" "+p.String(), func(t *testing.T) {
+				_ = how.at(t, there, evacuateWorkflow, f, p)
 				repaired()
-			}
-			back()
-		})
+				m, err := mustCluster(t, there).Machine(t.Context(), disk.VMPool, vm.UUID)
+				must(t, err)
+				for _, h := range []*Host{here, there} {
+					_, err := h.VM(t.Context(), vm.UUID)
+					if defined := err == nil; defined != (m.Host == map[*Host]string{here: "compute1", there: "compute2"}[h]) {
+						t.Errorf("the record says %s, and a host: %v", m.Host, err)
+					}
+				}
+				if m.Host == "compute1" {
+					must(t, work())
+					repaired()
+				}
+				back()
+			})
+		}
 	}
 }

@@ -32,6 +32,7 @@ type workflow struct {
 	run  func(context.Context, *Host, fixture) error
 	// over is what it says if it is done again: that there is nothing to do.
 	over error
+	host int // of the lab, on which it is killed
 }
 
 // again runs a workflow that may have happened already.
@@ -70,14 +71,19 @@ func TestInterrupted(t *testing.T) {
 			t.Cleanup(func() { _ = p.undo.run(context.WithoutCancel(t.Context()), h, f) })
 			// The first run makes what stays for good, as rbd_trash.
 			doing := points(t, h, func() error { return p.do.run(t.Context(), h, f) })
-			undoing := points(t, h, func() error { return p.undo.run(t.Context(), h, f) })
+			var undoing []point
+			if undo := func() error { return p.undo.run(t.Context(), h, f) }; p.undo.name != "" {
+				undoing = points(t, h, undo)
+			} else {
+				must(t, undo())
+			}
 			without := stateNow(t).named()
 			p.do.interrupted(t, h, f, doing, p.undo)
-			must(t, p.do.run(t.Context(), h, f))
-			if p.undo.name != "" {
+			if len(undoing) > 0 {
+				must(t, p.do.run(t.Context(), h, f))
 				p.undo.interrupted(t, h, f, undoing, p.do)
+				must(t, p.undo.run(t.Context(), h, f))
 			}
-			must(t, p.undo.run(t.Context(), h, f))
 			if diff := cmp.Diff(without, stateNow(t).named()); diff != "" {
 				t.Errorf("in the end (-before +after):\n%s", diff)
 			}
@@ -191,10 +197,12 @@ func cancelledAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
 	return err
 }
 
-// crashVariable holds, for a process of this test program, where to die.
+// crashVariable holds, for a process of this test program, what to do and where to
+// die.
 const crashVariable = "VMDISK_TEST_CRASH"
 
-// crash is a workflow on what was made for it, and the point at which to die.
+// crash is a workflow on what was made for it, and the point at which to die; one
+// without a step lives until somebody kills it.
 type crash struct {
 	Workflow string
 	Fixture  fixture
@@ -203,18 +211,27 @@ type crash struct {
 	When     phase
 }
 
-// die runs a workflow in a process that dies at the point.
-func die(t *testing.T, w workflow, f fixture, p point) {
-	t.Helper()
+// process is one that does a workflow, and dies at the point.
+func (w workflow) process(f fixture, p point) (*exec.Cmd, error) {
 	text, err := json.Marshal(crash{w.name, f, p.step, p.nth, p.when})
-	must(t, err)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestMainCrash$")
 	cmd.Env = append(os.Environ(), crashVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+	return cmd, err
+}
+
+func die(t *testing.T, w workflow, f fixture, p point) {
+	t.Helper()
+	cmd, err := w.process(f, p)
+	must(t, err)
+	if out, err := cmd.CombinedOutput(); !killed(err) {
 		t.Fatalf("it was not killed: %v\n%s", err, out)
 	}
+}
+
+// killed says that a process ended by SIGKILL.
+func killed(err error) bool {
+	var exit *exec.ExitError
+	return errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
 }
 
 // TestMainCrash is the process that dies.
@@ -225,7 +242,8 @@ func TestMainCrash(t *testing.T) {
 	}
 	var c crash
 	must(t, json.Unmarshal([]byte(text), &c))
-	h := open(t, 0)
+	w := workflowNamed(c.Workflow)
+	h := open(t, w.host)
 	at := counter()
 	h.fault = func(_, step string, when phase) error {
 		if at(step, when) == (point{c.Step, c.Nth, c.When}) {
@@ -234,12 +252,20 @@ func TestMainCrash(t *testing.T) {
 		}
 		return nil
 	}
-	for _, p := range pairs {
+	err := w.run(t.Context(), h, c.Fixture)
+	if c.Step != "" {
+		t.Fatalf("the point was not reached: %v", err)
+	}
+	must(t, err)
+}
+
+func workflowNamed(name string) workflow {
+	for _, p := range append(pairs, reversible{do: evacuateWorkflow}) {
 		for _, w := range []workflow{p.do, p.undo} {
-			if w.name == c.Workflow {
-				t.Fatalf("the point was not reached: %v", w.run(t.Context(), h, c.Fixture))
+			if w.name == name {
+				return w
 			}
 		}
 	}
-	t.Fatalf("no workflow %q", c.Workflow)
+	panic("no workflow " + name)
 }

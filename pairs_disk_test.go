@@ -6,6 +6,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 )
@@ -14,7 +15,7 @@ var machineDiskPairs = []reversible{
 	{
 		setup: func(t *testing.T, h *Host) fixture {
 			importBlank(t, h, "disks")
-			return fixture{VM: name(t), UUID: pairUUID}
+			return fixture{VM: name(t), UUID: uuid.NewString()}
 		},
 		do: workflow{name: "boot with more disks", over: domain.ErrExists, run: bootPair(BootOptions{Image: "disks", NoStart: true,
 			Ephemeral: []int64{8 << 20}, Swap: 8 << 20, ConfigDrive: &disk.ConfigDrive{UserData: []byte("#!/bin/sh\n")}})},

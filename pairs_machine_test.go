@@ -6,21 +6,19 @@ import (
 	"context"
 	"testing"
 
+	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 )
 
-// pairUUID is of a machine that comes and goes.
-const pairUUID = "7a2d3c51-1f6e-4a0e-9a55-9d4c5e0c0a02"
-
 var machinePairs = []reversible{
 	{
-		setup: func(t *testing.T, _ *Host) fixture { return fixture{VM: name(t), UUID: pairUUID} },
+		setup: func(t *testing.T, _ *Host) fixture { return fixture{VM: name(t), UUID: uuid.NewString()} },
 		do:    workflow{name: "boot", run: bootPair(BootOptions{Image: "guest", Size: 100 << 20}), over: domain.ErrExists},
 		undo:  workflow{name: "remove", run: removePair, over: domain.ErrNotFound},
 	},
 	{
-		setup: func(*testing.T, *Host) fixture { return fixture{UUID: pairUUID} },
+		setup: func(*testing.T, *Host) fixture { return fixture{UUID: uuid.NewString()} },
 		do: workflow{name: "create disk", over: disk.ErrExists, run: func(ctx context.Context, h *Host, f fixture) error {
 			_, err := h.CreateDisk(ctx, DiskOptions{Image: "guest", Size: 100 << 20, UUID: f.UUID})
 			return err
@@ -133,3 +131,9 @@ func limitPair(q domain.QoS) func(context.Context, *Host, fixture) error {
 		return err
 	}
 }
+
+// evacuateWorkflow takes a machine from the first host to the second, though that answers.
+var evacuateWorkflow = workflow{name: "evacuate", host: 1, run: func(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.Evacuate(ctx, f.VM, EvacuateOptions{From: "compute1", Force: true})
+	return err
+}}

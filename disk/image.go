@@ -145,10 +145,11 @@ func (c *Cluster) Images(ctx context.Context, pool string) ([]Image, error) {
 // Similar to: rbd snap unprotect, rbd snap rm, rbd rm.
 func (c *Cluster) RemoveImage(ctx context.Context, n Name) error {
 	n.Snap = ""
-	if err := c.removable(ctx, n, ImageSnapshot); err != nil {
-		return err
+	err := c.removable(ctx, n, ImageSnapshot)
+	if err == nil {
+		err = c.edit(ctx, n, func(img *rbd.Image) error { return dropSnapshot(img, n, ImageSnapshot) })
 	}
-	if err := c.edit(ctx, n, func(img *rbd.Image) error { return dropSnapshot(img, n, ImageSnapshot) }); err != nil {
+	if ignore(err, ErrNotFound) != nil {
 		return err
 	}
 	return c.remove(ctx, n)

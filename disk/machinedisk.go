@@ -155,8 +155,8 @@ func (c *Cluster) RemoveMachineDisk(ctx context.Context, n Name) error {
 			err = c.RemoveSnapshot(ctx, n)
 		}
 	}
-	if err != nil {
-		return ignore(err, ErrNotFound)
+	if ignore(err, ErrNotFound) != nil {
+		return err
 	}
 	n.Snap = ""
 	return c.RemoveDisk(ctx, n)

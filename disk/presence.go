@@ -55,12 +55,12 @@ func (c *Cluster) show(pool string) error {
 	}
 	if _, err := (omapChange{}).apply(io, journalObject); err != nil { // it must exist to be watched
 		io.Destroy()
-		return wrap("write journal of", "pool "+pool, err)
+		return c.explainCaps(pool, wrap("write journal of", "pool "+pool, err))
 	}
 	w := &watch{io: io, stop: make(chan struct{})}
 	if err := w.begin(); err != nil {
 		io.Destroy()
-		return wrap("watch journal of", "pool "+pool, err)
+		return c.explainCaps(pool, wrap("watch journal of", "pool "+pool, err))
 	}
 	if c.presence.pools == nil {
 		c.presence.pools = map[string]*watch{}

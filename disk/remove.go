@@ -54,11 +54,16 @@ func (c *Cluster) Removable(ctx context.Context, n Name) error {
 	return ignore(ignore(c.removable(ctx, n), ErrInUse), ErrNotFound)
 }
 
-// remove deletes an image that has no snapshots that anybody could name.
+// remove deletes an image that has no snapshots that anybody could name. One whose
+// removal was cut off is finished; if there is none of that name either, it is
+// [ErrNotFound].
 func (c *Cluster) remove(ctx context.Context, n Name) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		if err := present(io, n); err != nil {
-			return err
+		if missing := present(io, n); missing != nil {
+			if found, err := finishRemoval(io, n); err != nil || found {
+				return err
+			}
+			return missing
 		}
 		err := wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 		if !is(err, ErrHasSnapshots) {

@@ -1,0 +1,65 @@
+// What librbd leaves if its process dies while it removes an image. It moves the
+// image into the trash first, as "removing", which no list of the trash shows, and
+// the name is gone from then on.
+
+package disk
+
+import (
+	"encoding/binary"
+	"strings"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+const (
+	trashObject = "rbd_trash"
+	trashKey    = "id_"   // followed by the image's ID
+	removing    = byte(3) // RBD_TRASH_IMAGE_SOURCE_REMOVING
+)
+
+// finishRemoval removes for good what a removal of an image of this name that was
+// cut off has left, and says whether there was anything.
+func finishRemoval(io *rados.IOContext, n Name) (found bool, err error) {
+	trash, err := io.GetAllOmapValues(trashObject, "", trashKey, 1000)
+	if err != nil {
+		return false, ignore(wrap("read trash of", "pool "+n.Pool, err), ErrNotFound)
+	}
+	for key, entry := range trash {
+		if source, name := trashEntry(entry); source != removing || name != n.Image {
+			continue
+		}
+		found = true
+		if err := finishRemovalOf(io, n, strings.TrimPrefix(key, trashKey)); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// finishRemovalOf removes one by its ID. Without a header there is nothing that
+// librbd could open, and but its entry nothing left.
+func finishRemovalOf(io *rados.IOContext, n Name, id string) error {
+	_, err := io.Stat("rbd_header." + id)
+	if err == nil {
+		return wrap("remove", n.String()+" (half removed)", rbd.TrashRemove(io, id, true))
+	}
+	if err := translate("read", n.String(), err); !is(err, ErrNotFound) {
+		return err
+	}
+	return wrap("remove", n.String()+" (half removed)", io.RmOmapKeys(trashObject, []string{trashKey + id}))
+}
+
+// trashEntry reads the start of a cls::rbd::TrashImageSpec: after the version and the
+// length come who moved it there and the name.
+func trashEntry(b []byte) (source byte, name string) {
+	const start = 1 + 1 + 4
+	if len(b) < start+1+4 {
+		return 0, ""
+	}
+	rest := b[start+1+4:]
+	if length := binary.LittleEndian.Uint32(b[start+1:]); int(length) <= len(rest) {
+		name = string(rest[:length])
+	}
+	return b[start], name
+}
