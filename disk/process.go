@@ -53,8 +53,9 @@ func surroundings() (boot, namespace string) {
 	return boot, namespace
 }
 
-// startOf is when a process started. Source: proc(5), field 22 of stat; the
-// second, the name, may contain anything.
+// startOf is when a process started; one that has ended and waits for its parent to
+// notice is [fs.ErrNotExist]. Source: proc(5), fields 3 and 22 of stat; the second,
+// the name, may contain anything.
 func startOf(pid int) (uint64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -64,6 +65,9 @@ func startOf(pid int) (uint64, error) {
 	const start = 22 - 3 // counted from the third
 	if len(fields) <= start {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	if strings.Contains("ZX", fields[0]) {
+		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(fields[start], 10, 64)
 }
