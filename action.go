@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -43,6 +44,10 @@ const (
 	actDefine       verb = "define"        // VM, from its record
 	actStart        verb = "start"         // VM, from its record
 	actSettle       verb = "settle"        // VM, of which it is not known where it is
+	actTrash        verb = "trash"         // Image, to be kept until Until
+	actRestore      verb = "restore"       // Image, from the trash, where it is Trashed
+	actDropTrashed  verb = "drop snaps of" // Image, in the trash
+	actPurge        verb = "purge"         // Image, from the trash
 )
 
 // action is a verb and what it is done to.
@@ -62,6 +67,9 @@ type action struct {
 	URI  string `json:"uri,omitempty"`
 	// ToURI is how the libvirt of To is reached, if that is a host.
 	ToURI string `json:"to_uri,omitempty"`
+	// Trashed is the ID of an image in the trash: two there can have one name.
+	Trashed string    `json:"trashed,omitempty"`
+	Until   time.Time `json:"until,omitzero"`
 }
 
 // String is for people: "remove vms/0562…_disk".
@@ -104,10 +112,23 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 	case actRemoveDisk:
 		return on.cluster.RemoveMachineDisk(ctx, n)
 	case actRemoveImage:
-		if err := on.cluster.WaitUnused(ctx, n); err != nil { // who made it may have died just now
-			return unlessGone(err)
+		return dropImage(ctx, on.cluster, n)
+	case actTrash:
+		err := unlessGone(on.cluster.WaitUnused(ctx, n))
+		if err == nil {
+			err = on.cluster.MoveToTrash(ctx, n, max(0, time.Until(a.Until)))
 		}
-		return unlessGone(on.cluster.RemoveImage(ctx, n))
+		return unlessGone(err)
+	case actRestore:
+		err := on.cluster.RestoreTrashed(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image})
+		if errors.Is(err, disk.ErrExists) { // somebody took the name: it stays where it is
+			return nil
+		}
+		return unlessGone(err)
+	case actDropTrashed:
+		return unlessGone(on.cluster.DropTrashedSnapshots(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image}, nil))
+	case actPurge:
+		return unlessGone(on.cluster.PurgeTrash(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image}, true))
 	case actRename:
 		return h.rename(ctx, on.cluster, n, a)
 	case actRollBack:

@@ -5,13 +5,9 @@
 package vmdisk
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -88,10 +84,6 @@ type rollsBack struct {
 func TestFailedStepLeavesNothing(t *testing.T) {
 	for _, w := range []rollsBack{
 		{name: "create volume", prepare: prepareCreateVolume},
-		{name: "import", prepare: prepareImport},
-		{name: "export", prepare: prepareExport},
-		{name: "trash image", prepare: prepareTrashImage},
-		{name: "restore image", prepare: prepareRestoreImage},
 		{name: "volume from an image", prepare: prepareClone(CloneOptions{Image: "guest"})},
 		{name: "volume from a volume", prepare: prepareClone(CloneOptions{Volume: "fault-source", Flatten: true, Size: 2 * disk.GiB})},
 		{name: "snapshot", prepare: prepareSnapshot},
@@ -99,7 +91,6 @@ func TestFailedStepLeavesNothing(t *testing.T) {
 		{name: "roll back", prepare: prepareRollback, commit: "rollback"},
 		{name: "trash", prepare: prepareTrash},
 		{name: "restore", prepare: prepareRestore},
-		{name: "image create", prepare: prepareCreateImage},
 		{name: "backup", prepare: prepareBackup, commit: "complete"},
 		{name: "incremental", prepare: prepareIncremental, commit: "complete"},
 		{name: "restore backup", prepare: prepareRestoreBackup, commit: "name"},
@@ -176,64 +167,6 @@ func prepareCreateVolume(t *testing.T, h *Host) (work, reverse func() error) {
 	return work, func() error { return h.RemoveVolume(t.Context(), "fault") }
 }
 
-func prepareImport(t *testing.T, h *Host) (work, reverse func() error) {
-	file := filepath.Join(t.TempDir(), "fault.raw")
-	must(t, os.WriteFile(file, []byte("some data that is not zero"), 0o600))
-	must(t, os.Truncate(file, 1<<20))
-	work = func() error {
-		_, err := h.ImportImage(t.Context(), file, ImportOptions{})
-		return err
-	}
-	return work, func() error { return h.RemoveImage(t.Context(), "fault") }
-}
-
-// prepareExport looks for what an export left, too.
-func prepareExport(t *testing.T, h *Host) (work, reverse func() error) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "guest.qcow2")
-	work = func() error {
-		_, err := h.ExportImage(t.Context(), "guest", file, ExportOptions{})
-		if left, readErr := os.ReadDir(dir); err != nil && len(left) > 0 {
-			t.Errorf("left is %v, %v", left, readErr)
-		}
-		return err
-	}
-	return work, func() error { return os.Remove(file) }
-}
-
-func prepareTrashImage(t *testing.T, h *Host) (work, reverse func() error) {
-	id := smallImage(t, h)
-	work = func() error { _, err := h.TrashImage(t.Context(), id, 0); return err }
-	return work, func() error { _, err := h.RestoreImage(t.Context(), id); return err }
-}
-
-func prepareRestoreImage(t *testing.T, h *Host) (work, reverse func() error) {
-	reverse, work = prepareTrashImage(t, h)
-	must(t, reverse())
-	t.Cleanup(func() {
-		ctx := context.WithoutCancel(t.Context())
-		gone, err := h.TrashedImages(ctx)
-		must(t, err)
-		for _, one := range gone {
-			_, err := h.PurgeImage(ctx, one.Image, true)
-			must(t, err)
-		}
-	})
-	return work, reverse
-}
-
-func preparePurgeImage(t *testing.T, h *Host) (create, purge func() error) {
-	importIt, _ := prepareImport(t, h)
-	create = func() error {
-		if err := importIt(); err != nil {
-			return err
-		}
-		_, err := h.TrashImage(t.Context(), "fault", time.Hour)
-		return err
-	}
-	return create, func() error { _, err := h.PurgeImage(t.Context(), "fault", true); return err }
-}
-
 func prepareBackup(t *testing.T, h *Host) (work, reverse func() error) {
 	v := backedUp(t, h)
 	work = func() error {
@@ -294,8 +227,6 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		prepare func(t *testing.T, h *Host) (make, remove func() error)
 	}{
 		{"remove volume", prepareCreateVolume},
-		{"remove image", prepareImport},
-		{"purge image", preparePurgeImage},
 		{"remove volume from a volume", prepareChain},
 		{"flatten and remove", prepareFlatten},
 		{"purge", preparePurge},

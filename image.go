@@ -47,74 +47,53 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 		return disk.Image{}, failed(op, path, err)
 	}
 	i := &importing{h: h, cluster: cluster, src: src, name: name}
-	if err := h.run(ctx, op, name.Image, i.steps(filepath.Base(path))...); err != nil {
+	err = h.perform(ctx, task{
+		op: op, object: name.Image, on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()},
+		check: func(ctx context.Context) error { return cluster.Absent(ctx, name) },
+		steps: steps(i.steps(filepath.Base(path))...),
+	})
+	if err != nil {
 		return disk.Image{}, err
-	}
-	if err := i.made.Close(); err != nil {
-		return disk.Image{}, failed(op, path, err)
 	}
 	image, err := cluster.Image(context.WithoutCancel(ctx), name)
 	return image, failed(op, path, err)
 }
 
-// importing is the state that the steps share.
+// importing is what the steps share.
 type importing struct {
 	h       *Host
 	cluster *disk.Cluster
 	src     *disk.Source
 	name    disk.Name
-	made    *disk.Import
-	named   bool
 }
 
 func (i *importing) steps(file string) []step {
-	snap := i.name
-	snap.Snap = disk.ImageSnapshot
+	return append([]step{
+		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), back: i.unmake(),
+			do: func(ctx context.Context) error { return i.cluster.BeginImport(ctx, i.name, i.src.Size()) }},
+		{name: "copy", detail: says(i.src.Format() + " " + file), do: func(ctx context.Context) error {
+			return i.cluster.Import(ctx, i.name, i.src, i.h.progress("import", i.name.Image, "copy"))
+		}},
+	}, i.release()...)
+}
+
+// unmake takes back all but the name.
+func (i *importing) unmake() []action {
+	return []action{{Verb: actRemoveImage, Image: disk.PartName(i.name).String()}}
+}
+
+// release makes an image that is whole one that machines can be booted from. It has
+// happened with the name: somebody may boot from it in the next moment.
+func (i *importing) release() []step {
+	part, snap, made := disk.PartName(i.name), i.name, disk.PartName(i.name)
+	snap.Snap, made.Snap = disk.ImageSnapshot, disk.ImageSnapshot
 	return []step{
-		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), do: i.create, undo: i.abandon},
-		{name: "copy", detail: says(i.src.Format() + " " + file), do: i.copy},
-		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.made.Snapshot(ctx) }},
-		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.made.Protect(ctx) }},
-		{name: "name", detail: says(i.name.String()), do: i.rename, undo: i.removeNamed},
+		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.CreateSnapshot(ctx, made) }},
+		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.ProtectSnapshot(ctx, made) }},
+		{name: "name", detail: says(i.name.String()), commit: true,
+			do: func(ctx context.Context) error { return i.cluster.Rename(ctx, part, i.name) },
+			on: []action{{Verb: actRename, Image: part.String(), To: i.name.String()}}},
 	}
-}
-
-func (i *importing) create(ctx context.Context) (err error) {
-	i.made, err = i.cluster.BeginImport(ctx, i.name, i.src.Size())
-	return err
-}
-
-// abandon takes back all but the name.
-func (i *importing) abandon(ctx context.Context) error {
-	if i.made == nil {
-		return errNothing
-	}
-	return i.made.Abandon(ctx)
-}
-
-func (i *importing) copy(ctx context.Context) error {
-	return i.made.Copy(ctx, i.src, i.h.progress("import", i.name.Image, "copy"))
-}
-
-func (i *importing) rename(ctx context.Context) error {
-	err := i.made.Name(ctx)
-	i.named = err == nil
-	return err
-}
-
-// removeNamed takes back an image that was whole.
-func (i *importing) removeNamed(ctx context.Context) error {
-	if !i.named {
-		return errNothing // should it have been named after all, it is whole
-	}
-	if err := i.made.Close(); err != nil {
-		return err
-	}
-	err := i.cluster.RemoveImage(ctx, i.name)
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // Images describes the images that machines can be booted from.
@@ -152,7 +131,29 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 	if err != nil {
 		return failed(op, id, err)
 	}
-	err = h.run(ctx, op, name.String(), step{name: "remove", detail: name.String,
-		do: func(ctx context.Context) error { return cluster.RemoveImage(ctx, name) }})
+	remove := []action{{Verb: actRemoveImage, Image: name.String()}}
+	err = h.perform(ctx, task{
+		op: op, object: name.String(), on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()}, forward: true,
+		check: func(ctx context.Context) error { return cluster.ImageRemovable(ctx, name) },
+		steps: steps(
+			step{name: "snapshot", detail: name.String, on: remove,
+				do: func(ctx context.Context) error { return gone(cluster.DropImageSnapshot(ctx, name)) }},
+			step{name: "remove", detail: name.String, on: remove,
+				do: func(ctx context.Context) error { return cluster.RemoveImage(ctx, name) }}),
+	})
 	return explainImage(ctx, cluster, name, err)
+}
+
+// dropImage removes an image that a dead process was making or removing. One that
+// has got clones since is whole, and stays.
+func dropImage(ctx context.Context, cluster *disk.Cluster, n disk.Name) error {
+	err := unlessGone(cluster.WaitUnused(ctx, n)) // who died may have had it open
+	if err == nil {
+		err = unlessGone(cluster.RemoveImage(ctx, n))
+	}
+	if errors.Is(err, disk.ErrHasClones) {
+		n.Snap = disk.ImageSnapshot
+		return cluster.ProtectSnapshot(ctx, n)
+	}
+	return err
 }

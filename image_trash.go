@@ -25,15 +25,13 @@ func (h *Host) TrashImage(ctx context.Context, id string, keep time.Duration) (d
 	if keep < 0 {
 		return disk.Trashed{}, failed(op, id, badInput("it cannot be kept for %v", keep))
 	}
-	err = h.run(ctx, op, name.String(), step{name: "trash", detail: name.String,
-		do: func(ctx context.Context) error { return cluster.TrashImage(ctx, name, keep) },
-		undo: func(ctx context.Context) error {
-			err := cluster.RestoreTrash(ctx, name)
-			if errors.Is(err, disk.ErrNotFound) {
-				return errNothing
-			}
-			return err
-		}})
+	err = h.perform(ctx, task{
+		op: op, object: name.String(), on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()}, forward: true,
+		check: func(ctx context.Context) error { return cluster.ImageTrashable(ctx, name) },
+		steps: steps(step{name: "trash", detail: name.String,
+			do: func(ctx context.Context) error { return cluster.TrashImage(ctx, name, keep) },
+			on: []action{{Verb: actTrash, Image: name.String(), Until: time.Now().Add(keep)}}}),
+	})
 	if err != nil {
 		return disk.Trashed{}, err
 	}
@@ -64,19 +62,21 @@ func (h *Host) RestoreImage(ctx context.Context, id string) (disk.Image, error) 
 	if err != nil {
 		return disk.Image{}, failed(op, id, err)
 	}
-	t, err := cluster.InTrash(ctx, name)
-	if err != nil {
-		return disk.Image{}, failed(op, name.String(), err)
-	}
-	err = h.run(ctx, op, name.String(), step{name: "restore", detail: name.String,
-		do: func(ctx context.Context) error { return cluster.RestoreTrash(ctx, name) },
-		undo: func(ctx context.Context) error {
-			err := cluster.MoveToTrash(ctx, name, max(0, time.Until(t.Expires)))
-			if errors.Is(err, disk.ErrNotFound) {
-				return errNothing
+	var t disk.Trashed
+	err = h.perform(ctx, task{
+		op: op, object: name.String(), on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()}, forward: true,
+		check: func(ctx context.Context) (err error) {
+			if t, err = cluster.InTrash(ctx, name); err == nil {
+				err = cluster.Absent(ctx, name)
 			}
 			return err
-		}})
+		},
+		steps: func() []step {
+			return []step{{name: "restore", detail: name.String,
+				do: func(ctx context.Context) error { return cluster.RestoreTrashed(ctx, t) },
+				on: []action{{Verb: actRestore, Image: name.String(), Trashed: t.ID}}}}
+		},
+	})
 	if err != nil {
 		return disk.Image{}, err
 	}
@@ -95,20 +95,44 @@ func (h *Host) PurgeImage(ctx context.Context, id string, force bool) (disk.Tras
 	if err != nil {
 		return disk.Trashed{}, failed(op, id, err)
 	}
-	t, err := cluster.InTrash(ctx, name)
-	if err != nil {
-		return t, failed(op, name.String(), err)
+	p := &purge{cluster: cluster, name: name, force: force}
+	err = h.perform(ctx, task{
+		op: op, object: name.String(), on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()}, forward: true,
+		check: p.check, steps: p.steps,
+	})
+	var e *Error
+	if errors.Is(err, disk.ErrPermission) && errors.As(err, &e) && e.Step == "" && time.Now().Before(p.t.Expires) {
+		e.Next = "to remove it now:  vmdisk image purge --force '" + id + "'"
 	}
-	if !force && time.Now().Before(t.Expires) {
-		return t, &Error{Op: op, Object: name.String(), Err: &disk.Error{Kind: disk.ErrPermission,
-			Reason: "it is to be kept until " + t.Expires.Local().Format("2006-01-02 15:04")},
-			Next: "to remove it now:  vmdisk image purge --force '" + id + "'"}
+	return p.t, err
+}
+
+// purge is what the steps share.
+type purge struct {
+	cluster *disk.Cluster
+	name    disk.Name
+	force   bool
+	t       disk.Trashed
+}
+
+func (p *purge) check(ctx context.Context) (err error) {
+	if p.t, err = p.cluster.InTrash(ctx, p.name); err != nil {
+		return err
 	}
-	return t, h.run(ctx, op, name.String(),
-		step{name: "snapshot", detail: name.String, do: func(ctx context.Context) error {
-			return cluster.DropTrashedSnapshots(ctx, t, func(s string) bool { return s == disk.ImageSnapshot })
+	if !p.force && time.Now().Before(p.t.Expires) {
+		return &disk.Error{Kind: disk.ErrPermission, Reason: "it is to be kept until " + p.t.Expires.Local().Format("2006-01-02 15:04")}
+	}
+	return p.cluster.TrashedRemovable(ctx, p.t, disk.ImageSnapshot)
+}
+
+func (p *purge) steps() []step {
+	on := func(v verb) []action { return []action{{Verb: v, Image: p.name.String(), Trashed: p.t.ID}} }
+	return []step{
+		{name: "snapshot", detail: p.name.String, on: on(actDropTrashed), do: func(ctx context.Context) error {
+			return gone(p.cluster.DropTrashedSnapshots(ctx, p.t, nil))
 		}},
-		step{name: "purge", detail: name.String, do: func(ctx context.Context) error { return cluster.PurgeTrash(ctx, t, force) }})
+		{name: "purge", detail: p.name.String, on: on(actPurge), do: func(ctx context.Context) error { return p.cluster.PurgeTrash(ctx, p.t, p.force) }},
+	}
 }
 
 func (h *Host) imageName(ctx context.Context, id string) (*disk.Cluster, disk.Name, error) {

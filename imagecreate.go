@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,9 +49,6 @@ func (h *Host) CreateImage(ctx context.Context, vm string, o CreateImageOptions)
 	if err := h.perform(ctx, t); err != nil {
 		return disk.Image{}, err
 	}
-	if err := c.made.Close(); err != nil {
-		return disk.Image{}, failed(op, vm, err)
-	}
 	image, err := c.importing.cluster.Image(context.WithoutCancel(ctx), name)
 	return image, failed(op, vm, err)
 }
@@ -87,24 +85,14 @@ func (c *capture) check(ctx context.Context) (err error) {
 }
 
 func (c *capture) steps() []step {
-	from, snap := c.still.name, c.name
-	snap.Snap = disk.ImageSnapshot
-	// The closures know whether this process has the image open; the actions are for
-	// others.
-	part, whole := action{Verb: actRemoveImage, Image: disk.PartName(c.name).String()}, action{Verb: actRemoveImage, Image: c.name.String()}
-	return append(c.still.steps(),
-		step{name: "protect", detail: says(from.String()), do: func(ctx context.Context) error { return c.session.cluster.ProtectSnapshot(ctx, from) }},
-		step{name: "clone", detail: says(c.name.String()), do: c.clone, undo: c.abandon, back: []action{part}},
-		step{name: "flatten", detail: says(c.name.String()), do: c.flatten},
-		step{name: "drop", detail: says(from.String()), do: c.drop},
-		step{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Snapshot(ctx) }},
-		step{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return c.made.Protect(ctx) }},
-		step{name: "name", detail: says(c.name.String()), do: c.rename, undo: c.removeNamed, back: []action{whole}})
-}
-
-func (c *capture) clone(ctx context.Context) (err error) {
-	c.made, err = c.session.cluster.BeginClone(ctx, c.still.name, c.name)
-	return err
+	from := c.still.name
+	return slices.Concat(c.still.steps(), []step{
+		{name: "protect", detail: says(from.String()), do: func(ctx context.Context) error { return c.session.cluster.ProtectSnapshot(ctx, from) }},
+		{name: "clone", detail: says(c.name.String()), back: c.unmake(),
+			do: func(ctx context.Context) error { return c.session.cluster.BeginClone(ctx, from, c.name) }},
+		{name: "flatten", detail: says(c.name.String()), do: c.flatten},
+		{name: "drop", detail: says(from.String()), do: c.drop},
+	}, c.release())
 }
 
 func (c *capture) flatten(ctx context.Context) error {
@@ -113,7 +101,7 @@ func (c *capture) flatten(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.made.Flatten(ctx, func(done, total int64) {
+	return c.session.cluster.Flatten(ctx, disk.PartName(c.name), func(done, total int64) {
 		e := Event{Kind: Progress, Op: "image create", Object: c.name.Image, Step: "flatten", Total: size, Elapsed: time.Since(begin)}
 		if total > 0 { // objects, which are of one size but the last
 			e.Bytes = int64(float64(size) * float64(done) / float64(total))

@@ -24,15 +24,6 @@ func idle(t testing.TB, h *Host, image string) VM {
 	return bootOf(t, h, BootOptions{Image: image, Memory: guestMemory, NoStart: true})
 }
 
-func prepareCreateImage(t *testing.T, h *Host) (work, reverse func() error) {
-	vm := idle(t, h, "of")
-	work = func() error {
-		_, err := h.CreateImage(t.Context(), vm.Name, CreateImageOptions{ID: "made"})
-		return err
-	}
-	return work, func() error { return h.RemoveImage(t.Context(), "made") }
-}
-
 // A running machine whose rescue or rebuild fails at its last step runs again on
 // its own disk.
 func TestFailedOutageRestarts(t *testing.T) {

@@ -63,10 +63,10 @@ func importGuest(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	_, err = h.ImportImage(ctx, testLab.Guest, ImportOptions{ID: "guest"})
-	if errors.Is(err, disk.ErrExists) {
-		return nil
+	if _, err := h.Image(ctx, "guest"); !errors.Is(err, disk.ErrNotFound) {
+		return err
 	}
+	_, err = h.ImportImage(ctx, testLab.Guest, ImportOptions{ID: "guest"})
 	return err
 }
 

@@ -195,6 +195,9 @@ func (h *Host) rename(ctx context.Context, cluster *disk.Cluster, from disk.Name
 		}
 	}
 	if _, err := cluster.Size(ctx, to); !errors.Is(err, disk.ErrNotFound) {
+		if err == nil {
+			err = cluster.FinishRename(ctx, from, to)
+		}
 		return err
 	}
 	if err := cluster.WaitUnused(ctx, from); err != nil {

@@ -68,12 +68,14 @@ func rbdState(t testing.TB) state {
 					t.Fatal(err)
 				}
 				for key, value := range omap {
-					if object == "rbd_children" {
+					switch {
+					case object == "rbd_children":
 						s = append(s, children(pool, key, value)...)
 						continue
-					}
-					if object == "rbd_trash" || slices.Contains(records, object) {
-						value = nil // it has the time of deletion, or of the last change
+					case object == "rbd_trash": // it has the time of deletion, too
+						value = []byte(trashedName(value))
+					case slices.Contains(records, object):
+						value = nil // it has the time of the last change
 					}
 					s = append(s, fmt.Sprintf("omap %s/%s %q %q", pool, object, key, value))
 				}
@@ -98,6 +100,18 @@ func children(pool, parent string, value []byte) (all []string) {
 	}
 	return all
 }
+
+// trashedName is the name that an image in the trash had: after a header of six bytes
+// and one for who put it there. Source: cls_rbd, TrashImageSpec.
+func trashedName(entry []byte) string {
+	if len(entry) < 11 {
+		return ""
+	}
+	return string(entry[11 : 11+binary.LittleEndian.Uint32(entry[7:])])
+}
+
+// trashLine is one of a pool's trash.
+var trashLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_trash "id_([^"]+)" "(.*)"$`)
 
 // describe says what an image's header has of its size, parent, snapshots and
 // metadata. IDs of snapshots are others each time and are left out.
@@ -225,6 +239,9 @@ func (s state) named() state {
 	}
 	var pairs []string
 	for _, line := range s {
+		if m := trashLine.FindStringSubmatch(line); m != nil {
+			pairs = append(pairs, m[2], "<"+m[1]+"/"+m[3]+">")
+		}
 		m := directoryLine.FindStringSubmatch(line)
 		if m == nil || m[2] != "id" {
 			continue

@@ -4,6 +4,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/ceph/go-ceph/rados"
@@ -41,10 +42,30 @@ func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check fu
 			if err := check(img, src); err != nil {
 				return err
 			}
-			err = cloneFrom(img, src, to, dst, 0)
+			err = removedMeanwhile(from, src, cloneFrom(img, src, to, dst, 0))
 			return c.explainCaps(src.Pool+", profile rbd pool="+dst.Pool, err)
 		})
 	})
+}
+
+// removedMeanwhile says of a clone that was refused whether the snapshot is just being
+// removed: the image is open as it was.
+func removedMeanwhile(from *rados.IOContext, src Name, err error) error {
+	if !errors.Is(err, ErrInvalid) {
+		return err
+	}
+	img, openErr := openSnapshot(from, src)
+	if is(openErr, ErrNotFound) {
+		return openErr
+	}
+	if openErr != nil {
+		return err
+	}
+	defer img.Close()
+	if protected, protErr := img.GetSnapshot(src.Snap).IsProtected(); protErr == nil && !protected {
+		return &Error{Op: "clone", Object: src.String(), Kind: ErrNotProtected, Err: err, Reason: "somebody is removing it"}
+	}
+	return err
 }
 
 // Cloneable is [ErrNotFound] if there is no such snapshot, and says whether it is

@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	trashObject = "rbd_trash"
-	trashKey    = "id_"   // followed by the image's ID
-	removing    = byte(3) // RBD_TRASH_IMAGE_SOURCE_REMOVING
+	trashKey = "id_"   // followed by the image's ID
+	removing = byte(3) // RBD_TRASH_IMAGE_SOURCE_REMOVING
 )
 
 // finishRemoval removes for good what a removal of an image of this name that was

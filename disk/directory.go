@@ -8,6 +8,14 @@ import (
 	"github.com/ceph/go-ceph/rados"
 )
 
+// appendStrings encodes strings as Ceph does.
+func appendStrings(b []byte, all ...string) []byte {
+	for _, s := range all {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
+	}
+	return b
+}
+
 func decodeString(b []byte) (s string, rest []byte, err error) {
 	if len(b) < 4 || uint64(len(b)-4) < uint64(binary.LittleEndian.Uint32(b)) {
 		return "", nil, errShortAnswer
@@ -25,10 +33,8 @@ func directory(io *rados.IOContext, pool string) (map[string]string, error) {
 	ids := map[string]string{}
 	after := ""
 	for {
-		in := binary.LittleEndian.AppendUint32(nil, uint32(len(after)))
-		in = append(in, after...)
-		in = binary.LittleEndian.AppendUint64(in, directoryPage)
-		out, err := exec(io, "rbd_directory", "dir_list", in)
+		in := binary.LittleEndian.AppendUint64(appendStrings(nil, after), directoryPage)
+		out, err := exec(io, directoryObject, "dir_list", in)
 		if is(err, ErrNotFound) {
 			return ids, nil // no image was ever made here
 		}

@@ -24,15 +24,13 @@ func imported(t *testing.T, c *Cluster, file string) Name {
 	check(t, err)
 	defer src.Close()
 	n := scratchName(t)
-	i, err := c.BeginImport(t.Context(), n, src.Size())
-	check(t, err)
-	check(t, i.Copy(t.Context(), src, nil))
-	check(t, i.Snapshot(t.Context()))
-	check(t, i.Protect(t.Context()))
-	check(t, i.Name(t.Context()))
-	check(t, i.Close())
+	check(t, c.BeginImport(t.Context(), n, src.Size()))
+	check(t, c.Import(t.Context(), n, src, nil))
+	check(t, c.Rename(t.Context(), PartName(n), n))
 	t.Cleanup(func() { check(t, c.RemoveImage(context.WithoutCancel(t.Context()), n)) })
 	n.Snap = ImageSnapshot
+	check(t, c.CreateSnapshot(t.Context(), n))
+	check(t, c.ProtectSnapshot(t.Context(), n))
 	return n
 }
 

@@ -4,6 +4,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -145,14 +146,35 @@ func (c *Cluster) Images(ctx context.Context, pool string) ([]Image, error) {
 // Similar to: rbd snap unprotect, rbd snap rm, rbd rm.
 func (c *Cluster) RemoveImage(ctx context.Context, n Name) error {
 	n.Snap = ""
-	err := c.removable(ctx, n, ImageSnapshot)
-	if err == nil {
-		err = c.edit(ctx, n, func(img *rbd.Image) error { return dropSnapshot(img, n, ImageSnapshot) })
-	}
-	if ignore(err, ErrNotFound) != nil {
+	if err := ignore(c.DropImageSnapshot(ctx, n), ErrNotFound); err != nil {
 		return err
 	}
 	return c.remove(ctx, n)
+}
+
+// ImageRemovable says who is in the way of [Cluster.RemoveImage].
+func (c *Cluster) ImageRemovable(ctx context.Context, n Name) error {
+	n.Snap = ""
+	err := c.removable(ctx, n, ImageSnapshot)
+	if is(err, ErrNotFound) {
+		if half, halfErr := c.hasNames(ctx, n); half || halfErr != nil {
+			return halfErr
+		}
+	}
+	return err
+}
+
+// DropImageSnapshot is the first half of [Cluster.RemoveImage]: nobody can clone the
+// image any more.
+func (c *Cluster) DropImageSnapshot(ctx context.Context, n Name) error {
+	n.Snap = ""
+	if err := c.removable(ctx, n, ImageSnapshot); err != nil {
+		return err
+	}
+	if cut, err := c.cutShort(ctx, n); err != nil || cut {
+		return err // before it had a snapshot
+	}
+	return c.edit(ctx, n, func(img *rbd.Image) error { return dropSnapshot(img, n, ImageSnapshot) })
 }
 
 // dropSnapshot unprotects and removes a snapshot; one that is not there is fine.
@@ -172,7 +194,11 @@ func dropSnapshot(img *rbd.Image, n Name, name string) error {
 			return wrap("unprotect", n.String(), err)
 		}
 	}
-	return wrap("remove", n.String(), snap.Remove())
+	err = snap.Remove()
+	if err != nil && protected {
+		err = errors.Join(err, snap.Protect())
+	}
+	return wrap("remove", n.String(), err)
 }
 
 // TrashImage moves an image, with its snapshots, into the trash. One that is open is
@@ -180,9 +206,14 @@ func dropSnapshot(img *rbd.Image, n Name, name string) error {
 //
 // Similar to: rbd trash mv --expires-at.
 func (c *Cluster) TrashImage(ctx context.Context, n Name, keep time.Duration) error {
-	n.Snap = ""
-	if err := ignore(c.removable(ctx, n), ErrHasSnapshots); err != nil {
+	if err := c.ImageTrashable(ctx, n); err != nil {
 		return err
 	}
 	return c.MoveToTrash(ctx, n, keep)
+}
+
+// ImageTrashable says who is in the way of [Cluster.TrashImage].
+func (c *Cluster) ImageTrashable(ctx context.Context, n Name) error {
+	n.Snap = ""
+	return ignore(c.removable(ctx, n, ImageSnapshot), ErrHasSnapshots)
 }

@@ -90,7 +90,7 @@ func (c *Cluster) Begin(ctx context.Context, o *Operation) (err error) {
 	o.ID, o.Started = id.String(), time.Now().UTC()
 	for pool := range o.leases() {
 		if err := c.show(pool); err != nil {
-			return err
+			return c.explainCaps(pool, err)
 		}
 	}
 	if o.stored, err = json.Marshal(o); err != nil {

@@ -5,8 +5,6 @@
 package disk
 
 import (
-	"encoding/binary"
-
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
@@ -30,7 +28,11 @@ func openImage(io *rados.IOContext, n Name, open opener) (*rbd.Image, error) {
 // openTrashed opens what is in the trash by its id, for the caller to close.
 func openTrashed(io *rados.IOContext, n Name, id string, open opener) (*rbd.Image, error) {
 	called := n.String() + " (in the trash)"
-	if _, err := exec(io, "rbd_header."+id, "get_size", binary.LittleEndian.AppendUint64(nil, noSnap)); err != nil {
+	there, err := hasHeader(io, id, noSnap)
+	if err == nil && !there {
+		err = rados.ErrNotFound
+	}
+	if err != nil {
 		return nil, wrap("open", called, err)
 	}
 	img, err := open(io, id, rbd.NoSnapshot)
@@ -52,9 +54,9 @@ func toSnapshot(img *rbd.Image, n Name) error {
 	return err
 }
 
-// present is [ErrNotFound] if there is no image of that name.
+// present is [ErrNotFound] if there is no image of that name, or nothing behind it.
 func present(io *rados.IOContext, n Name) error {
-	if _, err := imageID(io, n); err != nil {
+	if _, err := headerSize(io, n); err != nil {
 		return translate("open", n.String(), err)
 	}
 	return nil

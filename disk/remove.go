@@ -20,24 +20,13 @@ const watchExpiry = 35 * time.Second
 // removable says who is in the way of removing an image: clones, snapshots
 // other than those in own, watchers.
 func (c *Cluster) removable(ctx context.Context, n Name, own ...string) error {
+	cut, err := c.cutShort(ctx, n)
+	if err != nil || cut {
+		return err // librbd asks before it removes it
+	}
 	return c.view(ctx, n, func(img *rbd.Image) error {
-		children, err := clones(img, n)
-		if err != nil {
+		if err := judge(img, n, "", own); err != nil {
 			return err
-		}
-		if len(children) > 0 {
-			return &Error{Op: "remove", Object: n.String(), Kind: ErrHasClones, Holders: children}
-		}
-		snaps, err := snapshots(img, n)
-		if err != nil {
-			return err
-		}
-		snaps = slices.DeleteFunc(snaps, func(s string) bool { return slices.Contains(own, s) })
-		if len(snaps) > 0 {
-			for i, s := range snaps {
-				snaps[i] = n.String() + "@" + s
-			}
-			return &Error{Op: "remove", Object: n.String(), Kind: ErrHasSnapshots, Holders: snaps}
 		}
 		by, err := watchers(img, n)
 		if err == nil && len(by) > 0 {
@@ -47,6 +36,34 @@ func (c *Cluster) removable(ctx context.Context, n Name, own ...string) error {
 	})
 }
 
+// judge refuses to remove an image with clones, or with snapshots other than those
+// in own. Where says where it is.
+func judge(img *rbd.Image, n Name, where string, own []string) error {
+	if err := refuseClones(img, n, where); err != nil {
+		return err
+	}
+	snaps, err := snapshots(img, n)
+	if err != nil {
+		return err
+	}
+	snaps = slices.DeleteFunc(snaps, func(s string) bool { return slices.Contains(own, s) })
+	if len(snaps) == 0 {
+		return nil
+	}
+	for i, s := range snaps {
+		snaps[i] = n.String() + "@" + s
+	}
+	return &Error{Op: "remove", Object: n.String() + where, Kind: ErrHasSnapshots, Holders: snaps}
+}
+
+func refuseClones(img *rbd.Image, n Name, where string) error {
+	children, err := clones(img, n)
+	if err == nil && len(children) > 0 {
+		err = &Error{Op: "remove", Object: n.String() + where, Kind: ErrHasClones, Holders: children}
+	}
+	return err
+}
+
 // Removable says who is in the way of removing an image for good: its clones are
 // [ErrHasClones], its snapshots [ErrHasSnapshots]. Those who have it open are not
 // asked about; they may be about to go.
@@ -54,18 +71,19 @@ func (c *Cluster) Removable(ctx context.Context, n Name) error {
 	return ignore(ignore(c.removable(ctx, n), ErrInUse), ErrNotFound)
 }
 
-// remove deletes an image that has no snapshots that anybody could name. One whose
-// removal was cut off is finished; if there is none of that name either, it is
-// [ErrNotFound].
+// remove deletes an image that has no snapshots that anybody could name, what a
+// removal that was cut off has left, and the names of one of which nothing else is
+// left. If there is none of that, it is [ErrNotFound].
 func (c *Cluster) remove(ctx context.Context, n Name) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		if missing := present(io, n); missing != nil {
-			if found, err := finishRemoval(io, n); err != nil || found {
-				return err
-			}
-			return missing
+		err := present(io, n)
+		if is(err, ErrNotFound) {
+			return removeRest(io, n)
 		}
-		err := wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
+		if err != nil {
+			return err
+		}
+		err = wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 		if !is(err, ErrHasSnapshots) {
 			return err
 		}
@@ -74,6 +92,19 @@ func (c *Cluster) remove(ctx context.Context, n Name) error {
 		}
 		return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 	})
+}
+
+// removeRest removes what is left of an image that is not there any more.
+func removeRest(io *rados.IOContext, n Name) error {
+	found, err := finishRemoval(io, n)
+	if err != nil {
+		return err
+	}
+	err = removeNames(io, n)
+	if found {
+		err = ignore(err, ErrNotFound)
+	}
+	return err
 }
 
 // waitUnused calls remove until what is to be removed is not open any more. A

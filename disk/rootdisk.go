@@ -81,7 +81,7 @@ func (c *Cluster) MachineImages(ctx context.Context, pool, uuid string) ([]Name,
 // Similar to: rbd rm.
 func (c *Cluster) RemoveDisk(ctx context.Context, n Name) error {
 	err := waitUnused(ctx, func() error {
-		if err := c.removable(ctx, n); ignore(err, ErrNotFound) != nil {
+		if err := ignore(c.removable(ctx, n), ErrNotFound); err != nil {
 			return err
 		}
 		return c.remove(ctx, n)

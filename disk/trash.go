@@ -31,7 +31,7 @@ type Trashed struct {
 func (c *Cluster) MoveToTrash(ctx context.Context, n Name, keep time.Duration) error {
 	n.Snap = ""
 	by, err := c.Watchers(ctx, n)
-	if err != nil {
+	if ignore(err, ErrNotFound) != nil { // one on its way into the trash has no name any more
 		return err
 	}
 	if len(by) > 0 {
@@ -77,8 +77,13 @@ func (c *Cluster) RestoreTrash(ctx context.Context, n Name) error {
 	if err != nil {
 		return err
 	}
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		return wrap("restore", n.String(), rbd.TrashRestore(io, t.ID, n.Image))
+	return c.RestoreTrashed(ctx, t)
+}
+
+// RestoreTrashed is [Cluster.RestoreTrash] of one entry of the trash, by its ID.
+func (c *Cluster) RestoreTrashed(ctx context.Context, t Trashed) error {
+	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
+		return wrap("restore", t.Pool+"/"+t.Image, rbd.TrashRestore(io, t.ID, t.Image))
 	})
 }
 
@@ -104,13 +109,35 @@ func (c *Cluster) InTrash(ctx context.Context, n Name) (Trashed, error) {
 // Similar to: rbd trash rm.
 func (c *Cluster) PurgeTrash(ctx context.Context, t Trashed, force bool) error {
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
-		err := wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
+		if there, err := hasHeader(io, t.ID, noSnap); err == nil && !there { // it is half purged
+			return purgeEntry(io, t)
+		}
+		err := waitUnused(ctx, func() error { // who purged it may have died just now
+			return wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", rbd.TrashRemove(io, t.ID, force))
+		})
 		var e *Error
 		if errors.As(err, &e) && is(e, ErrPermission) && !force && time.Now().Before(t.Expires) {
 			e.Reason = "is kept until " + t.Expires.Format(time.RFC3339)
 		}
 		return err
 	})
+}
+
+// purgeEntry removes the entry of an image of which nothing else is left.
+func purgeEntry(io *rados.IOContext, t Trashed) error {
+	err := ignore(io.Delete("rbd_object_map."+t.ID), ErrNotFound)
+	if err == nil {
+		err = call(io, trashObject, "trash_remove", t.ID)
+	}
+	return wrap("remove", t.Pool+"/"+t.Image+" (in the trash)", err)
+}
+
+// TrashedRemovable says who is in the way of purging an image: clones, and snapshots
+// other than those in own.
+func (c *Cluster) TrashedRemovable(ctx context.Context, t Trashed, own ...string) error {
+	n := Name{Pool: t.Pool, Image: t.Image}
+	err := c.viewID(ctx, n, t.ID, func(img *rbd.Image) error { return judge(img, n, " (in the trash)", own) })
+	return ignore(err, ErrNotFound) // it is half purged
 }
 
 // DropTrashedSnapshots removes the snapshots of an image in the trash to which which
@@ -126,11 +153,7 @@ func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed, which fun
 			return err
 		}
 		defer img.Close()
-		children, err := clones(img, n)
-		if err == nil && len(children) > 0 {
-			err = &Error{Op: "remove", Object: n.String() + " (in the trash)", Kind: ErrHasClones, Holders: children}
-		}
-		if err != nil {
+		if err := refuseClones(img, n, " (in the trash)"); err != nil {
 			return err
 		}
 		names, err := snapshots(img, n)

@@ -66,12 +66,9 @@ func takeTurn(ctx context.Context, io *rados.IOContext, op string, n Name, heade
 // lockExisting is rados_lock_exclusive that does not make the object: a header that
 // is gone must not come back empty. The arguments are those of cls_lock's lock_op.
 func lockExisting(io *rados.IOContext, object, cookie string) error {
-	text := func(b []byte, s string) []byte {
-		return append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
-	}
 	const exclusive = 1
-	in := append(text(nil, turnLock), exclusive)
-	in = text(text(text(in, cookie), ""), "vmdisk") // tag, description
+	in := append(appendStrings(nil, turnLock), exclusive)
+	in = appendStrings(in, cookie, "", "vmdisk") // tag, description
 	in = binary.LittleEndian.AppendUint32(in, uint32(turnExpires.Seconds()))
 	in = append(in, 0, 0, 0, 0, 0) // nanoseconds, flags
 	in = append(binary.LittleEndian.AppendUint32([]byte{1, 1}, uint32(len(in))), in...)
