@@ -45,9 +45,12 @@ const (
 	actStart        verb = "start"         // VM, from its record
 	actSettle       verb = "settle"        // VM, of which it is not known where it is
 	actTrash        verb = "trash"         // Image, to be kept until Until
-	actRestore      verb = "restore"       // Image, from the trash, where it is Trashed
-	actDropTrashed  verb = "drop snaps of" // Image, in the trash
-	actPurge        verb = "purge"         // Image, from the trash
+	actRestore      verb = "restore"       // Image, in the trash as ID
+	actDropTrashed  verb = "drop snaps of" // Image, in the trash as ID
+	actPurge        verb = "purge"         // Image, in the trash as ID
+	actResize       verb = "resize"        // Image, a volume of From bytes, to Size
+	actFlatten      verb = "flatten"       // Image, if that was as good as done
+	actDrop         verb = "drop"          // Image, what the volume To hung on
 )
 
 // action is a verb and what it is done to.
@@ -59,17 +62,18 @@ type action struct {
 	Name   string `json:"name,omitempty"`
 	Secret string `json:"secret,omitempty"`
 	// While is an image that there must be; else it is done already.
-	While string      `json:"while,omitempty"`
-	Size  int64       `json:"size,omitempty"` // bytes
+	While string `json:"while,omitempty"`
+	Size  int64  `json:"size,omitempty"` // bytes
+	From  int64  `json:"from,omitempty"` // bytes
+	// ID is what RBD calls an image in the trash, where two can have one name.
+	ID    string      `json:"id,omitempty"`
+	Until time.Time   `json:"until,omitzero"` // it is kept in the trash
 	QoS   *domain.QoS `json:"qos,omitempty"`
 	// Host is whose libvirt it takes, and URI how that is reached from elsewhere.
 	Host string `json:"host,omitempty"`
 	URI  string `json:"uri,omitempty"`
 	// ToURI is how the libvirt of To is reached, if that is a host.
 	ToURI string `json:"to_uri,omitempty"`
-	// Trashed is the ID of an image in the trash: two there can have one name.
-	Trashed string    `json:"trashed,omitempty"`
-	Until   time.Time `json:"until,omitzero"`
 }
 
 // String is for people: "remove vms/0562…_disk".
@@ -89,6 +93,11 @@ func (a action) String() string {
 	return s
 }
 
+// trashed is the entry of the trash that an action is about.
+func (a action) trashed(n disk.Name) disk.Trashed {
+	return disk.Trashed{ID: a.ID, Pool: n.Pool, Image: n.Image}
+}
+
 // act does an action. Those that need a host's libvirt use on's if it is that
 // host's, else they connect to it.
 func (h *Host) act(ctx context.Context, on *session, a action) error {
@@ -106,6 +115,9 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 	case actRemove:
 		return unlessGone(on.cluster.RemoveDisk(ctx, n))
 	case actRemoveVolume:
+		if err := on.cluster.WaitUnused(ctx, n); unlessGone(err) != nil { // who removed it may have died just now
+			return err
+		}
 		return unlessGone(on.cluster.RemoveVolume(ctx, n))
 	case actRemoveSnap:
 		return unlessGone(on.cluster.RemoveSnapshot(ctx, n))
@@ -114,21 +126,17 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 	case actRemoveImage:
 		return dropImage(ctx, on.cluster, n)
 	case actTrash:
-		err := unlessGone(on.cluster.WaitUnused(ctx, n))
-		if err == nil {
-			err = on.cluster.MoveToTrash(ctx, n, max(0, time.Until(a.Until)))
-		}
-		return unlessGone(err)
+		return on.cluster.FinishTrash(ctx, n, max(0, time.Until(a.Until)))
 	case actRestore:
-		err := on.cluster.RestoreTrashed(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image})
+		err := on.cluster.RestoreTrashed(ctx, a.trashed(n))
 		if errors.Is(err, disk.ErrExists) { // somebody took the name: it stays where it is
 			return nil
 		}
 		return unlessGone(err)
 	case actDropTrashed:
-		return unlessGone(on.cluster.DropTrashedSnapshots(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image}, nil))
+		return unlessGone(on.cluster.DropTrashedSnapshots(ctx, a.trashed(n), nil))
 	case actPurge:
-		return unlessGone(on.cluster.PurgeTrash(ctx, disk.Trashed{ID: a.Trashed, Pool: n.Pool, Image: n.Image}, true))
+		return unlessGone(on.cluster.PurgeTrash(ctx, a.trashed(n), true))
 	case actRename:
 		return h.rename(ctx, on.cluster, n, a)
 	case actRollBack:
@@ -139,6 +147,12 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return on.cluster.Moved(ctx, n, a.VM, a.Host)
 	case actTake:
 		return h.take(ctx, on, a)
+	case actResize:
+		return h.finishResize(ctx, on.cluster, n, a)
+	case actFlatten:
+		return finishFlatten(ctx, on.cluster, n)
+	case actDrop:
+		return drop(ctx, on.cluster, n, a)
 	}
 	return h.onHost(ctx, on, a, func(conn *libvirt.Connect) error {
 		switch a.Verb {
@@ -179,6 +193,12 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		}
 		return fmt.Errorf("%q is not known to this version of vmdisk", a.Verb)
 	})
+}
+
+// forward is a step that only goes forward: one action.
+func (h *Host) forward(on *session, name, detail string, a action) step {
+	return step{name: name, detail: says(detail), on: []action{a},
+		do: func(ctx context.Context) error { return h.act(ctx, on, a) }}
 }
 
 // unlessGone takes "not there" for removed.

@@ -83,14 +83,6 @@ type rollsBack struct {
 
 func TestFailedStepLeavesNothing(t *testing.T) {
 	for _, w := range []rollsBack{
-		{name: "create volume", prepare: prepareCreateVolume},
-		{name: "volume from an image", prepare: prepareClone(CloneOptions{Image: "guest"})},
-		{name: "volume from a volume", prepare: prepareClone(CloneOptions{Volume: "fault-source", Flatten: true, Size: 2 * disk.GiB})},
-		{name: "snapshot", prepare: prepareSnapshot},
-		{name: "resize volume", prepare: prepareResizeVolume, commit: "resize"},
-		{name: "roll back", prepare: prepareRollback, commit: "rollback"},
-		{name: "trash", prepare: prepareTrash},
-		{name: "restore", prepare: prepareRestore},
 		{name: "backup", prepare: prepareBackup, commit: "complete"},
 		{name: "incremental", prepare: prepareIncremental, commit: "complete"},
 		{name: "restore backup", prepare: prepareRestoreBackup, commit: "name"},
@@ -159,14 +151,6 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func prepareCreateVolume(t *testing.T, h *Host) (work, reverse func() error) {
-	work = func() error {
-		_, err := h.CreateVolume(t.Context(), "fault", disk.GiB)
-		return err
-	}
-	return work, func() error { return h.RemoveVolume(t.Context(), "fault") }
-}
-
 func prepareBackup(t *testing.T, h *Host) (work, reverse func() error) {
 	v := backedUp(t, h)
 	work = func() error {
@@ -226,10 +210,6 @@ func TestFailedRemovalIsFinishedByTheNext(t *testing.T) {
 		name    string
 		prepare func(t *testing.T, h *Host) (make, remove func() error)
 	}{
-		{"remove volume", prepareCreateVolume},
-		{"remove volume from a volume", prepareChain},
-		{"flatten and remove", prepareFlatten},
-		{"purge", preparePurge},
 		{"remove backup", prepareBackup},
 		{"remove incremental", prepareIncremental},
 	} {

@@ -270,7 +270,7 @@ func (s *session) find(ctx context.Context, h *Host, vm string) (domain.Info, er
 	if err := s.open(ctx, h); err != nil {
 		return domain.Info{}, err
 	}
-	if err := h.repairLeft(ctx, s, vm); err != nil {
+	if _, err := h.repairLeft(ctx, s, h.cfg.VMPool, vm); err != nil {
 		return domain.Info{}, err
 	}
 	return domain.Find(ctx, s.conn, vm)

@@ -74,7 +74,7 @@ func (h *Host) RestoreImage(ctx context.Context, id string) (disk.Image, error) 
 		steps: func() []step {
 			return []step{{name: "restore", detail: name.String,
 				do: func(ctx context.Context) error { return cluster.RestoreTrashed(ctx, t) },
-				on: []action{{Verb: actRestore, Image: name.String(), Trashed: t.ID}}}}
+				on: []action{{Verb: actRestore, Image: name.String(), ID: t.ID}}}}
 		},
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (p *purge) check(ctx context.Context) (err error) {
 }
 
 func (p *purge) steps() []step {
-	on := func(v verb) []action { return []action{{Verb: v, Image: p.name.String(), Trashed: p.t.ID}} }
+	on := func(v verb) []action { return []action{{Verb: v, Image: p.name.String(), ID: p.t.ID}} }
 	return []step{
 		{name: "snapshot", detail: p.name.String, on: on(actDropTrashed), do: func(ctx context.Context) error {
 			return gone(p.cluster.DropTrashedSnapshots(ctx, p.t, nil))

@@ -1,5 +1,5 @@
-// Parting a clone from the volumes it was made from: what it leaves there is noted
-// before it goes and cleared away after.
+// Parting a clone from the volumes it was made from: once it is gone, or on its own,
+// what only it needed goes too.
 
 package vmdisk
 
@@ -11,90 +11,66 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 )
 
-// parting are the steps around a removal or a flattening. Once the clone is gone,
-// or on its own, they only go forward: run again, they finish.
+// parting is a volume that is removed, or flattened, and what it leaves behind.
 type parting struct {
-	cluster *disk.Cluster
-	clone   disk.Name
-	from    []disk.Ancestor
-	begun   bool // by a run before this one, which did not finish
-	parted  bool // the clone is gone or on its own, as far as is known
+	volumeWork
+	// look says what only the volume keeps, nearest first, or why it stays.
+	look func(context.Context) ([]disk.Name, error)
+	from []disk.Name
 }
 
-// newParting finds what a volume leaves behind, or what an interrupted run noted of
-// it. For one in the trash id says which.
-func (h *Host) newParting(ctx context.Context, cluster *disk.Cluster, clone disk.Name, id string) (*parting, error) {
-	p := &parting{cluster: cluster, clone: clone}
-	from, err := cluster.Ancestors(ctx, clone, id)
-	if gone(err) != nil {
-		return p, err
+// part performs the work on the volume, of which the last step parts it from what
+// it hangs on, and then clears that away. All of it is leased.
+func (p *parting) part(ctx context.Context, op string, forward bool, work func() []step, again string) (err error) {
+	if p.from, err = p.look(ctx); err != nil {
+		return failed(op, p.name.String(), err)
 	}
-	noted, notedErr := cluster.Parting(ctx, clone)
-	switch {
-	case notedErr == nil:
-		p.begun = true
-	case !errors.Is(notedErr, disk.ErrNotFound):
-		return p, notedErr
+	t := p.task(op)
+	leased := p.from
+	for _, a := range leased {
+		t.leases = append(t.leases, a.Pool+"/"+a.Image)
 	}
-	p.from = from
-	for _, a := range noted {
-		if !slices.Contains(p.from, a) {
-			p.from = append(p.from, a)
+	t.check = func(ctx context.Context) (err error) {
+		if p.from, err = p.look(ctx); err != nil {
+			return err
 		}
-	}
-	return p, err
-}
-
-// around puts the steps before and after those that part the clone from its
-// ancestors, of which the last is what cannot be undone. A clone without ancestors
-// needs none.
-func (p *parting) around(work []step) []step {
-	if len(p.from) == 0 && !p.begun {
-		return work
-	}
-	steps := []step{{
-		name: "note", detail: says("what " + p.clone.String() + " leaves behind"),
-		do: func(ctx context.Context) error { return p.cluster.NoteParting(ctx, p.clone, p.from) },
-		undo: func(ctx context.Context) error {
-			if p.begun {
-				return errNothing
+		for _, a := range p.from {
+			if !slices.Contains(leased, a) {
+				return &disk.Error{Op: op, Object: p.name.String(), Kind: disk.ErrInUse,
+					Reason: "what it hangs on has changed just now, it is " + a.String()}
 			}
-			return p.cluster.ForgetParting(ctx, p.clone)
-		},
-	}}
-	p.parted = len(work) == 0
-	for i, s := range work {
-		if i == len(work)-1 {
-			s = p.parts(s)
 		}
-		steps = append(steps, s)
+		return nil
 	}
-	for _, a := range p.from {
-		steps = append(steps, step{name: "clear", detail: a.Name().String,
-			do: func(ctx context.Context) error { return p.cluster.DropAncestor(ctx, a) }})
-	}
-	return append(steps, step{name: "forget", detail: p.clone.String,
-		do: func(ctx context.Context) error { return p.cluster.ForgetParting(ctx, p.clone) }})
-}
-
-// parts makes a step the point of no return.
-func (p *parting) parts(s step) step {
-	do := s.do
-	s.commit = true
-	s.do = func(ctx context.Context) error {
-		err := do(ctx)
-		p.parted = err == nil || errors.Is(err, disk.ErrTimeout)
-		return err
-	}
-	return s
-}
-
-// unfinished says what finishes a run that did not.
-func (p *parting) unfinished(err error, again string) error {
+	t.steps = func() []step { return append(work(), p.clear()...) }
+	t.forward = forward
+	err = p.h.perform(ctx, t)
 	var e *Error
-	if errors.As(err, &e) && p.parted && len(p.from) > 0 {
-		e.Left = append(e.Left, "what "+p.clone.String()+" hung on: "+p.from[0].Name().String())
+	if errors.As(err, &e) && e.Step == "clear" {
+		e.Left = append(e.Left, "what "+p.name.String()+" hung on: "+p.from[0].String())
 		e.Next = "to finish:  " + again
 	}
 	return err
+}
+
+// clear removes what the volume hung on, nearest first.
+func (p *parting) clear() (steps []step) {
+	for _, a := range p.from {
+		steps = append(steps, p.forward("clear", a.String(), action{Verb: actDrop, Image: a.String(), To: p.name.String()}))
+	}
+	return steps
+}
+
+// drop removes a snapshot that a volume hung on, with what was kept for it only. If
+// the volume still hangs on it, it was not parted, and all stays.
+func drop(ctx context.Context, cluster *disk.Cluster, n disk.Name, a action) error {
+	clone, err := disk.ParseName(a.To, "")
+	if err != nil {
+		return err
+	}
+	from, err := cluster.Parent(ctx, clone)
+	if unlessGone(err) != nil || from == n {
+		return err
+	}
+	return cluster.DropAncestor(ctx, n)
 }

@@ -75,29 +75,35 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 	return o.end(ctx)
 }
 
-// repairLeft brings to an end what was interrupted on a machine, whose name and UUID
-// its leases have.
-func (h *Host) repairLeft(ctx context.Context, on *session, vm string) error {
+// repairLeft brings to an end what was interrupted on a machine, by its name or UUID,
+// or on a volume, and says whether there was anything.
+func (h *Host) repairLeft(ctx context.Context, on *session, pool, name string) (repaired bool, err error) {
+	return h.repairThose(ctx, on, pool, func(o disk.Operation) bool { return slices.Contains(o.Leases, pool+"/"+name) })
+}
+
+// repairThose brings those interrupted workflows to an end that which says yes to.
+func (h *Host) repairThose(ctx context.Context, on *session, pool string, which func(disk.Operation) bool) (repaired bool, err error) {
 	if h.unwritten {
-		return nil
+		return false, nil
 	}
-	all, err := on.cluster.Operations(ctx, h.cfg.VMPool)
+	all, err := on.cluster.Operations(ctx, pool)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, o := range all {
-		if !slices.Contains(o.Leases, h.cfg.VMPool+"/"+vm) {
+		if !which(o) {
 			continue
 		}
 		alive, err := on.cluster.Alive(ctx, &o)
 		if err == nil && alive == disk.Gone {
 			err = h.repairOperation(ctx, on, &o, "")
+			repaired = repaired || err == nil
 		}
 		if err != nil && !raced(err) {
-			return err
+			return repaired, err
 		}
 	}
-	return nil
+	return repaired, nil
 }
 
 // reachable makes sure that an action can be done from here.

@@ -99,10 +99,7 @@ func (r *removal) steps() []step {
 		return nil
 	}
 	machine := action{VM: r.UUID, Name: r.VM, Host: r.host}
-	forward := func(name, detail string, a action) step {
-		return step{name: name, detail: says(detail), on: []action{a},
-			do: func(ctx context.Context) error { return r.h.act(ctx, &r.session, a) }}
-	}
+	forward := func(name, detail string, a action) step { return r.h.forward(&r.session, name, detail, a) }
 	stop, undefine := machine, machine
 	stop.Verb, undefine.Verb = actPowerOff, actUndefine
 	steps := []step{forward("stop", r.VM, stop)}

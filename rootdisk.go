@@ -87,18 +87,37 @@ func (h *Host) Disk(ctx context.Context, spec string) (disk.Disk, error) {
 //
 // Similar to: rbd rm.
 func (h *Host) RemoveDisk(ctx context.Context, spec string) error {
+	const op = "remove"
 	cluster, name, err := h.diskName(ctx, spec)
 	if err != nil {
-		return failed("remove", spec, err)
+		return failed(op, spec, err)
 	}
-	if _, err := cluster.Size(ctx, name); err != nil {
-		return failed("remove", spec, err)
+	on := &session{cluster: cluster}
+	defer on.end()
+	leased := name
+	if id := machineOf(name); id != "" {
+		leased.Image = id
 	}
-	if err := h.refuseOwned(ctx, name); err != nil {
-		return failed("remove", spec, err)
+	repaired, err := h.repairLeft(ctx, on, leased.Pool, leased.Image)
+	if err == nil {
+		_, err = cluster.Size(ctx, name)
 	}
-	return h.run(ctx, "remove", name.String(), step{name: "remove", detail: name.String,
-		do: func(ctx context.Context) error { return cluster.RemoveDisk(ctx, name) }})
+	if repaired && errors.Is(err, disk.ErrNotFound) { // which has finished it
+		return nil
+	}
+	if err != nil {
+		return failed(op, spec, err)
+	}
+	return h.perform(ctx, task{
+		op: op, object: name.String(), on: on, pool: name.Pool, leases: []string{leased.String()}, forward: true,
+		check: func(ctx context.Context) error {
+			if err := h.refuseOwned(ctx, name); err != nil {
+				return err
+			}
+			return cluster.Removable(ctx, name)
+		},
+		steps: steps(h.forward(on, "remove", name.String(), action{Verb: actRemove, Image: name.String()})),
+	})
 }
 
 // refuseOwned refuses the disk of a machine that the host defines. Without a

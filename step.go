@@ -25,9 +25,12 @@ type step struct {
 	name   string
 	detail func() string // what it works on or came to; asked before and after do
 	do     func(context.Context) error
-	undo   func(context.Context) error
-	back   []action // takes it back, in this order; for the journal, in place of undo
-	on     []action // finishes it, if do is interrupted at or after the commit
+	// begun says whether a do that failed had changed something that is not taken
+	// back; nil is that it had not, unless it timed out.
+	begun func() bool
+	undo  func(context.Context) error
+	back  []action // takes it back, in this order; for the journal, in place of undo
+	on    []action // finishes it, if do is interrupted at or after the commit
 	// commit marks the point of no return: once it is done nothing is undone any
 	// more, the steps after it only tidy up.
 	commit bool
@@ -101,6 +104,7 @@ func (h *Host) do(ctx context.Context, op, object string, s step, begin func() e
 	event.Elapsed = time.Since(started)
 	event.Detail = s.describe()
 	if err != nil {
+		err.happened = err.happened || s.begun != nil && s.begun()
 		event.Kind, event.Err = Failed, err.cause
 		h.emit(event)
 		return err

@@ -98,7 +98,7 @@ func (h *Host) explain(ctx context.Context, cluster *disk.Cluster, n disk.Name, 
 	case errors.Is(err, disk.ErrHasSnapshots) && errors.As(err, &d) && len(d.Holders) > 0:
 		_, snap, _ := strings.Cut(d.Holders[0], "@")
 		e.Next = "remove it first:  vmdisk volume snapshot rm " + disk.VolumeID(n.Image) + "@" + disk.SnapshotID(snap)
-	case errors.Is(err, disk.ErrInUse):
+	case errors.Is(err, disk.ErrInUse) && !raced(err):
 		if owner, err := cluster.Owner(ctx, n); err == nil {
 			e.Next = "detach it first, on " + owner.Host + ":  vmdisk detach " + owner.VM + " " + disk.VolumeID(n.Image)
 		}

@@ -43,14 +43,16 @@ type CloneOptions struct {
 func (h *Host) CloneVolume(ctx context.Context, o CloneOptions) (disk.Volume, error) {
 	const op = "create"
 	c := &cloning{h: h, flat: o.Flatten}
-	if err := c.prepare(ctx, o); err != nil {
+	defer c.end()
+	err := c.prepare(ctx, o)
+	if err == nil {
+		err = h.perform(ctx, c.task(op, o))
+	}
+	if err != nil {
 		err = failed(op, strings.TrimSpace("volume "+o.ID), err)
 		if c.src.Pool == disk.VolumePool {
 			err = h.explain(ctx, c.cluster, c.src, err)
 		}
-		return disk.Volume{}, err
-	}
-	if err := h.run(ctx, op, c.dst.String(), c.steps(op, o.Volume != "")...); err != nil {
 		return disk.Volume{}, err
 	}
 	v, err := c.cluster.Volume(context.WithoutCancel(ctx), c.dst)
@@ -59,34 +61,53 @@ func (h *Host) CloneVolume(ctx context.Context, o CloneOptions) (disk.Volume, er
 
 // cloning is the state that the steps share.
 type cloning struct {
+	session
 	h         *Host
-	cluster   *disk.Cluster
 	src       disk.Name // with the snapshot
 	dst       disk.Name
 	has, want int64
 	flat      bool
-	snapOurs  bool
-	ours      bool
 }
 
 func (c *cloning) prepare(ctx context.Context, o CloneOptions) (err error) {
 	if c.cluster, c.dst, err = c.h.newVolume(ctx, o.ID); err != nil {
 		return err
 	}
+	return c.look(ctx, o)
+}
+
+// look finds the source and says whether it fits.
+func (c *cloning) look(ctx context.Context, o CloneOptions) (err error) {
 	if err := c.find(ctx, o); err != nil {
 		return err
 	}
-	c.want = o.Size
-	if c.want == 0 {
+	if c.want = o.Size; c.want == 0 {
 		c.want = disk.RoundUp(c.has)
 	}
 	if c.want < c.has {
 		return badInput("%s is %s, a volume of %s would be smaller", c.src, disk.FormatSize(c.has), disk.FormatSize(c.want))
 	}
-	if err := disk.CheckVolumeSize(c.dst, 0, c.want, false); err != nil {
-		return err
+	return disk.CheckVolumeSize(c.dst, 0, c.want, false)
+}
+
+// task leases a volume that is the source: it gets a snapshot. Any number of clones
+// can be made from an image, or a snapshot, at once.
+func (c *cloning) task(op string, o CloneOptions) task {
+	t := task{op: op, object: c.dst.String(), on: &c.session, pool: c.dst.Pool, leases: []string{c.dst.String()},
+		steps: func() []step { return c.steps(op, o.Volume != "") }}
+	if o.Volume != "" && c.src.Image != c.dst.Image {
+		t.leases = append(t.leases, c.src.Pool+"/"+c.src.Image)
 	}
-	return c.cluster.Absent(ctx, c.dst)
+	t.check = func(ctx context.Context) error {
+		if err := c.cluster.Absent(ctx, c.dst); err != nil {
+			return err
+		}
+		if err := c.look(ctx, o); err != nil || o.Volume == "" {
+			return err
+		}
+		return c.cluster.NoSnapshot(ctx, c.src)
+	}
+	return t
 }
 
 // find reads the source's size and whether its chain is too deep for another.
@@ -126,11 +147,11 @@ func (c *cloning) findVolume(ctx context.Context, volume string) (err error) {
 func (c *cloning) steps(op string, fromVolume bool) []step {
 	var steps []step
 	if fromVolume {
-		steps = append(steps,
-			step{name: "snapshot", detail: c.src.String, do: c.snapshot, undo: c.removeSnapshot},
-			step{name: "protect", detail: c.src.String, do: func(ctx context.Context) error { return c.cluster.ProtectSnapshot(ctx, c.src) }})
+		steps = snapshotSteps(c.cluster, c.src)
 	}
-	steps = append(steps, step{name: "clone", detail: says(c.src.String() + " → " + c.dst.String()), do: c.clone, undo: c.removeClone})
+	steps = append(steps, step{name: "clone", detail: says(c.src.String() + " → " + c.dst.String()),
+		do:   func(ctx context.Context) error { return c.cluster.CloneVolume(ctx, c.src, c.dst) },
+		back: []action{{Verb: actRemove, Image: c.dst.String()}}})
 	if c.flat {
 		steps = append(steps, step{name: "flatten", detail: c.dst.String, do: func(ctx context.Context) error {
 			return c.cluster.Flatten(ctx, c.dst, c.h.shows(op, c.dst.String(), "flatten", c.has))
@@ -148,66 +169,62 @@ func (c *cloning) steps(op string, fromVolume bool) []step {
 	return steps
 }
 
-func (c *cloning) snapshot(ctx context.Context) error {
-	err := c.cluster.CreateSnapshot(ctx, c.src)
-	c.snapOurs = !errors.Is(err, disk.ErrExists)
-	return err
-}
-
-// removeSnapshot also takes the protection back.
-func (c *cloning) removeSnapshot(ctx context.Context) error {
-	if !c.snapOurs {
-		return errNothing
-	}
-	return gone(c.cluster.RemoveSnapshot(ctx, c.src))
-}
-
-func (c *cloning) clone(ctx context.Context) error {
-	err := c.cluster.CloneVolume(ctx, c.src, c.dst)
-	c.ours = !errors.Is(err, disk.ErrExists)
-	return err
-}
-
-func (c *cloning) removeClone(ctx context.Context) error {
-	if !c.ours {
-		return errNothing
-	}
-	return c.cluster.RemoveDisk(ctx, c.dst)
-}
-
 // FlattenVolume copies into a volume what it shares with what it was made from, so
 // that it depends on nothing any more. The volume may be attached. Of a volume from
 // a volume the source's snapshot goes too, and with it a source that was deleted
 // before and kept only for this one. A volume that depends on nothing is
-// [disk.ErrInvalid]. Interrupted, it is finished by running it again.
+// [disk.ErrInvalid]. Interrupted, the volume hangs on all that it hung on, or on
+// nothing; what else there is to do is done by running it again, or by a repair.
 //
 // Similar to: rbd flatten.
 func (h *Host) FlattenVolume(ctx context.Context, volume string) (disk.Volume, error) {
 	const op = "flatten"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	p := &parting{}
+	defer p.end()
+	if err := p.open(ctx, h, volume); err != nil {
 		return disk.Volume{}, failed(op, volume, err)
 	}
-	v, err := cluster.Volume(ctx, name)
+	var v disk.Volume
+	p.look = func(ctx context.Context) (from []disk.Name, err error) {
+		if v, err = p.cluster.Volume(ctx, p.name); err != nil {
+			return nil, err
+		}
+		if v.Parent == "" {
+			return nil, &disk.Error{Op: op, Object: p.name.String(), Kind: disk.ErrInvalid, Reason: "it depends on nothing already"}
+		}
+		return p.cluster.Ancestors(ctx, p.name, "")
+	}
+	err := p.part(ctx, op, false, func() []step {
+		return []step{{name: "flatten", commit: true, detail: says(fmt.Sprintf("%s, off %s", p.name, v.Parent)),
+			do: func(ctx context.Context) error {
+				return p.cluster.Flatten(ctx, p.name, h.shows(op, p.name.String(), "flatten", v.Size))
+			},
+			on: []action{{Verb: actFlatten, Image: p.name.String()}}}}
+	}, "vmdisk volume flatten "+disk.VolumeID(p.name.Image))
+	if p.repaired && errors.Is(err, disk.ErrInvalid) { // which has finished it
+		return v, nil
+	}
 	if err != nil {
-		return v, h.explain(ctx, cluster, name, failed(op, name.String(), err))
+		return v, h.explain(ctx, p.cluster, p.name, err)
 	}
-	p, err := h.newParting(ctx, cluster, name, "")
-	if err == nil && v.Parent == "" && !p.begun {
-		err = &disk.Error{Op: op, Object: name.String(), Kind: disk.ErrInvalid, Reason: "it depends on nothing already"}
+	v, err = p.cluster.Volume(context.WithoutCancel(ctx), p.name)
+	return v, failed(op, p.name.String(), err)
+}
+
+// finishFlatten finishes a flattening that was interrupted when all was copied, or
+// one that the QEMU which has the volume open may be at by itself. Another is as if
+// it had never begun.
+func finishFlatten(ctx context.Context, cluster *disk.Cluster, n disk.Name) error {
+	half, err := cluster.HalfParted(ctx, n)
+	if err == nil && !half {
+		err = cluster.WaitUnused(ctx, n)
+		half = errors.Is(err, disk.ErrInUse)
 	}
-	if err != nil {
-		return v, failed(op, name.String(), err)
+	if !half {
+		return unlessGone(err)
 	}
-	var work []step
-	if v.Parent != "" {
-		work = []step{{name: "flatten", detail: says(fmt.Sprintf("%s, off %s", name, v.Parent)), do: func(ctx context.Context) error {
-			return cluster.Flatten(ctx, name, h.shows(op, name.String(), "flatten", v.Size))
-		}}}
+	if err := cluster.Flatten(ctx, n, nil); !errors.Is(err, disk.ErrInvalid) { // it has no parent
+		return err
 	}
-	if err := h.run(ctx, op, name.String(), p.around(work)...); err != nil {
-		return v, p.unfinished(err, "vmdisk volume flatten "+disk.VolumeID(name.Image))
-	}
-	v, err = cluster.Volume(context.WithoutCancel(ctx), name)
-	return v, failed(op, name.String(), err)
+	return nil
 }

@@ -29,39 +29,45 @@ type VolumeSize struct {
 // Similar to: rbd resize, or virsh blockresize if the volume is attached.
 func (h *Host) ResizeVolume(ctx context.Context, volume string, to VolumeSize) (disk.Volume, error) {
 	const op = "resize"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	r := &volumeResize{to: to}
+	defer r.end()
+	if err := r.open(ctx, h, volume); err != nil {
 		return disk.Volume{}, failed(op, "volume "+volume, err)
 	}
-	r := &volumeResize{h: h, name: name, to: to}
-	r.cluster = cluster
-	defer r.end()
-	if err := r.prepare(ctx); err != nil {
-		return disk.Volume{}, r.elsewhere(ctx, failed(op, name.String(), err))
+	err := r.cluster.CheckVolume(ctx, r.name)
+	if err == nil {
+		t := r.task(op)
+		t.check, t.steps = r.prepare, r.steps
+		err = h.perform(ctx, t)
 	}
-	err = h.run(ctx, op, name.String(), step{name: "resize", commit: true,
-		detail: says(disk.FormatSize(r.has) + " → " + disk.FormatSize(r.want)), do: r.resize})
 	if err != nil {
-		return disk.Volume{}, r.elsewhere(ctx, err)
+		return disk.Volume{}, r.elsewhere(ctx, failed(op, r.name.String(), err))
 	}
-	v, err := cluster.Volume(context.WithoutCancel(ctx), name)
-	return v, failed(op, name.String(), err)
+	v, err := r.cluster.Volume(context.WithoutCancel(ctx), r.name)
+	return v, failed(op, r.name.String(), err)
 }
 
 type volumeResize struct {
-	session
-	h         *Host
-	name      disk.Name
+	volumeWork
 	to        VolumeSize
 	has, want int64
 	vm        string // the machine of this host that has it open, or ""
 	target    string
+	begun     bool
+}
+
+// steps resize the volume in Ceph, which another process can finish, or have QEMU do
+// it, which is one command of its monitor: it happens, or it does not.
+func (r *volumeResize) steps() []step {
+	s := step{name: "resize", commit: true, detail: says(disk.FormatSize(r.has) + " → " + disk.FormatSize(r.want)), do: r.resize}
+	if r.vm == "" {
+		s.begun = func() bool { return r.begun }
+		s.on = []action{{Verb: actResize, Image: r.name.String(), From: r.has, Size: r.want}}
+	}
+	return []step{s}
 }
 
 func (r *volumeResize) prepare(ctx context.Context) (err error) {
-	if err := r.cluster.CheckVolume(ctx, r.name); err != nil {
-		return err
-	}
 	if r.has, err = r.cluster.Size(ctx, r.name); err != nil {
 		return err
 	}
@@ -91,7 +97,7 @@ func (r *volumeResize) prepare(ctx context.Context) (err error) {
 // findHolder looks for a running machine of this host with the volume, whoever
 // attached it.
 func (r *volumeResize) findHolder(ctx context.Context) (err error) {
-	if r.conn, r.giveBack, err = r.h.borrow(ctx); err != nil {
+	if err := r.openHost(ctx, r.h); err != nil {
 		return err
 	}
 	infos, err := domain.List(ctx, r.conn)
@@ -110,14 +116,31 @@ func (r *volumeResize) resize(ctx context.Context) error {
 		return domain.Resize(ctx, r.conn, r.vm, r.target, r.want)
 	}
 	show := r.h.shows("resize", r.name.String(), "resize", max(r.has, r.want))
-	return r.cluster.ResizeVolume(ctx, r.name, r.has, r.want, r.to.AllowShrink, show)
+	return r.cluster.ResizeVolume(ctx, r.name, r.has, r.want, r.to.AllowShrink, func(done, total int64) {
+		r.begun = true
+		show(done, total)
+	})
+}
+
+// finishResize finishes what another process began. A volume of another size than it
+// had then has the new one already, or got another by other means.
+func (h *Host) finishResize(ctx context.Context, cluster *disk.Cluster, n disk.Name, a action) error {
+	err := cluster.WaitUnused(ctx, n)
+	var has int64
+	if err == nil {
+		has, err = cluster.Size(ctx, n)
+	}
+	if err != nil || has != a.From {
+		return unlessGone(err)
+	}
+	return cluster.ResizeVolume(ctx, n, a.From, a.Size, true, h.shows("repair", n.String(), "resize", max(a.From, a.Size)))
 }
 
 // elsewhere says where to run the command for a volume that another host's machine
 // has.
 func (r *volumeResize) elsewhere(ctx context.Context, err error) error {
 	var e *Error
-	if !errors.As(err, &e) || !errors.Is(err, disk.ErrInUse) {
+	if !errors.As(err, &e) || !errors.Is(err, disk.ErrInUse) || raced(err) {
 		return r.h.explain(ctx, r.cluster, r.name, err)
 	}
 	owner, ownerErr := r.cluster.Owner(context.WithoutCancel(ctx), r.name)

@@ -21,36 +21,30 @@ import (
 // Similar to: rbd rm.
 func (h *Host) RemoveVolume(ctx context.Context, volume string) error {
 	const op = "remove"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	p := &parting{}
+	defer p.end()
+	if err := p.open(ctx, h, volume); err != nil {
 		return failed(op, "volume "+volume, err)
 	}
-	judged, err := cluster.JudgeRemoval(ctx, name)
-	missing := errors.Is(err, disk.ErrNotFound)
-	if missing && errors.Is(cluster.Absent(ctx, name), disk.ErrExists) {
-		missing = false // it was never finished
+	var own []disk.Name
+	p.look = func(ctx context.Context) ([]disk.Name, error) {
+		judged, err := p.cluster.JudgeRemoval(ctx, p.name)
+		if errors.Is(err, disk.ErrNotFound) && errors.Is(p.cluster.Absent(ctx, p.name), disk.ErrExists) {
+			err = nil // it was never finished
+		}
+		own = judged.Snapshots
+		return judged.Ancestors, err
 	}
-	if err != nil && !errors.Is(err, disk.ErrNotFound) {
-		return h.explain(ctx, cluster, name, failed(op, name.String(), err))
+	err := p.part(ctx, op, true, func() (work []step) {
+		for _, s := range own {
+			work = append(work, p.forward("drop", s.String(), action{Verb: actRemoveSnap, Image: s.String()}))
+		}
+		return append(work, p.forward("remove", p.name.String(), action{Verb: actRemoveVolume, Image: p.name.String()}))
+	}, "vmdisk volume rm "+disk.VolumeID(p.name.Image))
+	if p.done(err) {
+		return nil
 	}
-	p, partErr := h.newParting(ctx, cluster, name, "")
-	if missing && !p.begun {
-		return h.explain(ctx, cluster, name, failed(op, name.String(), err))
-	}
-	if gone(partErr) != nil {
-		return failed(op, name.String(), partErr)
-	}
-	var work []step
-	for _, s := range judged.Snapshots {
-		work = append(work, step{name: "drop", detail: s.String,
-			do: func(ctx context.Context) error { return gone(cluster.RemoveSnapshot(ctx, s)) }})
-	}
-	if !missing {
-		work = append(work, step{name: "remove", detail: name.String,
-			do: func(ctx context.Context) error { return cluster.RemoveVolume(ctx, name) }})
-	}
-	err = h.run(ctx, op, name.String(), p.around(work)...)
-	return h.explain(ctx, cluster, name, p.unfinished(err, "vmdisk volume rm "+disk.VolumeID(name.Image)))
+	return h.explain(ctx, p.cluster, p.name, err)
 }
 
 // TrashVolume moves a volume, with its snapshots, into the trash, where it is kept
@@ -61,21 +55,27 @@ func (h *Host) RemoveVolume(ctx context.Context, volume string) error {
 // Similar to: rbd trash mv --expires-at.
 func (h *Host) TrashVolume(ctx context.Context, volume string, keep time.Duration) (disk.Trashed, error) {
 	const op = "trash"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	w := &volumeWork{}
+	defer w.end()
+	if err := w.open(ctx, h, volume); err != nil {
 		return disk.Trashed{}, failed(op, "volume "+volume, err)
 	}
 	if keep < 0 {
-		return disk.Trashed{}, failed(op, name.String(), badInput("it cannot be kept for %v", keep))
+		return disk.Trashed{}, failed(op, w.name.String(), badInput("it cannot be kept for %v", keep))
 	}
-	restore := func(ctx context.Context) error { return gone(cluster.RestoreTrash(ctx, name)) }
-	err = h.run(ctx, op, name.String(), step{name: "trash", detail: name.String, undo: restore,
-		do: func(ctx context.Context) error { return cluster.TrashVolume(ctx, name, keep) }})
-	if err != nil {
-		return disk.Trashed{}, h.explain(ctx, cluster, name, err)
+	t := w.task(op)
+	t.forward = true
+	t.check = func(ctx context.Context) error { return w.cluster.Trashable(ctx, w.name) }
+	t.steps = steps(w.forward("trash", w.name.String(), action{Verb: actTrash, Image: w.name.String(), Until: time.Now().Add(keep)}))
+	err := w.cluster.Trashable(ctx, w.name)
+	if err == nil {
+		err = h.perform(ctx, t)
 	}
-	t, err := cluster.InTrash(context.WithoutCancel(ctx), name)
-	return t, failed(op, name.String(), err)
+	if err != nil && !w.done(err) {
+		return disk.Trashed{}, h.explain(ctx, w.cluster, w.name, failed(op, w.name.String(), err))
+	}
+	in, err := w.cluster.InTrash(context.WithoutCancel(ctx), w.name)
+	return in, failed(op, w.name.String(), err)
 }
 
 // TrashedVolumes lists the volumes in the trash, by name and then by age.
@@ -98,23 +98,36 @@ func (h *Host) TrashedVolumes(ctx context.Context) ([]disk.Trashed, error) {
 // Similar to: rbd trash restore.
 func (h *Host) RestoreVolume(ctx context.Context, volume string) (disk.Volume, error) {
 	const op = "restore"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	w := &volumeWork{}
+	defer w.end()
+	if err := w.open(ctx, h, volume); err != nil {
 		return disk.Volume{}, failed(op, "volume "+volume, err)
 	}
-	t, err := cluster.InTrash(ctx, name)
-	if err != nil {
-		return disk.Volume{}, failed(op, name.String(), err)
+	in, err := w.cluster.InTrash(ctx, w.name)
+	t := w.task(op)
+	t.forward = true
+	t.check = func(ctx context.Context) (err error) {
+		if in, err = w.cluster.InTrash(ctx, w.name); err != nil {
+			return err
+		}
+		if errors.Is(w.cluster.Absent(ctx, w.name), disk.ErrExists) {
+			err = &disk.Error{Op: op, Object: w.name.String(), Kind: disk.ErrExists}
+		}
+		return err
 	}
-	keep := max(0, time.Until(t.Expires))
-	err = h.run(ctx, op, name.String(), step{name: "restore", detail: name.String,
-		do:   func(ctx context.Context) error { return cluster.RestoreTrash(ctx, name) },
-		undo: func(ctx context.Context) error { return gone(cluster.MoveToTrash(ctx, name, keep)) }})
-	if err != nil {
-		return disk.Volume{}, err
+	t.steps = func() []step {
+		a := action{Verb: actRestore, Image: w.name.String(), ID: in.ID}
+		return []step{{name: "restore", detail: w.name.String, on: []action{a},
+			do: func(ctx context.Context) error { return w.cluster.RestoreTrashed(ctx, in) }}}
 	}
-	v, err := cluster.Volume(context.WithoutCancel(ctx), name)
-	return v, failed(op, name.String(), err)
+	if err == nil {
+		err = h.perform(ctx, t)
+	}
+	if err != nil && !w.done(err) {
+		return disk.Volume{}, failed(op, w.name.String(), err)
+	}
+	v, err := w.cluster.Volume(context.WithoutCancel(ctx), w.name)
+	return v, failed(op, w.name.String(), err)
 }
 
 // PurgeVolume removes for good the volume of this name that was moved to the trash
@@ -125,44 +138,37 @@ func (h *Host) RestoreVolume(ctx context.Context, volume string) (disk.Volume, e
 // Similar to: rbd trash rm.
 func (h *Host) PurgeVolume(ctx context.Context, volume string, force bool) (disk.Trashed, error) {
 	const op = "purge"
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err != nil {
+	p := &parting{}
+	defer p.end()
+	if err := p.open(ctx, h, volume); err != nil {
 		return disk.Trashed{}, failed(op, "volume "+volume, err)
 	}
-	t, err := cluster.InTrash(ctx, name)
-	if errors.Is(err, disk.ErrNotFound) { // all but what it hung on may be done
-		if p, partErr := h.newParting(ctx, cluster, name, ""); p.begun && errors.Is(partErr, disk.ErrNotFound) {
-			t = disk.Trashed{Pool: name.Pool, Image: name.Image}
-			return t, h.run(ctx, op, name.String(), p.around(nil)...)
-		}
+	t, err := p.cluster.InTrash(ctx, p.name)
+	if p.done(err) {
+		return disk.Trashed{Pool: p.name.Pool, Image: p.name.Image}, nil
 	}
 	if err != nil {
-		return t, failed(op, name.String(), err)
+		return t, failed(op, p.name.String(), err)
 	}
-	return t, h.purge(ctx, cluster, t, force)
+	return t, p.purge(ctx, t, force)
 }
 
-func (h *Host) purge(ctx context.Context, cluster *disk.Cluster, t disk.Trashed, force bool) error {
+// purge removes one that is in the trash.
+func (p *parting) purge(ctx context.Context, t disk.Trashed, force bool) error {
 	const op = "purge"
-	name := disk.Name{Pool: t.Pool, Image: t.Image}
 	if !force && time.Now().Before(t.Expires) {
-		err := failed(op, name.String(), &disk.Error{Op: op, Object: name.String(), Kind: disk.ErrPermission,
-			Reason: "it is to be kept until " + t.Expires.Local().Format("2006-01-02 15:04")})
-		var e *Error
-		if errors.As(err, &e) {
-			e.Next = "to remove it now:  vmdisk volume purge --force " + disk.VolumeID(t.Image)
-		}
-		return err
+		return &Error{Op: op, Object: p.name.String(),
+			Err: &disk.Error{Op: op, Object: p.name.String(), Kind: disk.ErrPermission,
+				Reason: "it is to be kept until " + t.Expires.Local().Format("2006-01-02 15:04")},
+			Next: "to remove it now:  vmdisk volume purge --force " + disk.VolumeID(t.Image)}
 	}
-	p, err := h.newParting(ctx, cluster, name, t.ID)
-	if err != nil {
-		return failed(op, name.String(), err)
-	}
-	err = h.run(ctx, op, name.String(), p.around([]step{
-		{name: "drop", detail: says("snapshots of " + name.String()), do: func(ctx context.Context) error { return cluster.DropTrashedSnapshots(ctx, t, nil) }},
-		{name: "purge", detail: name.String, do: func(ctx context.Context) error { return cluster.PurgeTrash(ctx, t, force) }},
-	})...)
-	return p.unfinished(err, "vmdisk volume purge "+disk.VolumeID(t.Image))
+	p.look = func(ctx context.Context) ([]disk.Name, error) { return p.cluster.JudgePurge(ctx, t) }
+	return p.part(ctx, op, true, func() []step {
+		on := action{Image: p.name.String(), ID: t.ID}
+		snaps, entry := on, on
+		snaps.Verb, entry.Verb = actDropTrashed, actPurge
+		return []step{p.forward("drop", "snapshots of "+p.name.String(), snaps), p.forward("purge", p.name.String(), entry)}
+	}, "vmdisk volume purge "+disk.VolumeID(t.Image))
 }
 
 // PurgeVolumes removes for good every volume in the trash that need not be kept
@@ -171,7 +177,17 @@ func (h *Host) purge(ctx context.Context, cluster *disk.Cluster, t disk.Trashed,
 //
 // Similar to: rbd trash purge.
 func (h *Host) PurgeVolumes(ctx context.Context) ([]disk.Trashed, error) {
+	const op = "purge"
 	purged := []disk.Trashed{}
+	on := &session{}
+	defer on.end()
+	var err error
+	if on.cluster, err = h.Cluster(ctx); err == nil {
+		_, err = h.repairThose(ctx, on, disk.VolumePool, func(o disk.Operation) bool { return o.Kind == op })
+	}
+	if err != nil {
+		return purged, failed(op, "volumes", err)
+	}
 	all, err := h.TrashedVolumes(ctx)
 	if err != nil {
 		return purged, err
@@ -181,10 +197,9 @@ func (h *Host) PurgeVolumes(ctx context.Context) ([]disk.Trashed, error) {
 		if time.Now().Before(t.Expires) {
 			continue
 		}
-		cluster, err := h.Cluster(ctx)
-		if err == nil {
-			err = h.purge(ctx, cluster, t, false)
-		}
+		p := &parting{volumeWork: volumeWork{session: session{cluster: on.cluster}, h: h, name: disk.Name{Pool: t.Pool, Image: t.Image}}}
+		err := p.purge(ctx, t, false)
+		p.end()
 		if err == nil {
 			purged = append(purged, t)
 		}

@@ -96,6 +96,10 @@ func TestVolumeTrash(t *testing.T) {
 		t.Error(diff)
 	}
 	reads(t, back, "kept")
+	// By its ID it can still be opened, but not as something in the trash.
+	if err := mustCluster(t, h).DropTrashedSnapshots(t.Context(), in, nil); !errors.Is(err, disk.ErrNotFound) {
+		t.Errorf("snapshots of what was restored: %v", err)
+	}
 	_, err = h.RestoreVolume(t.Context(), v.ID)
 	refused(t, err, disk.ErrNotFound, "not in the trash", "")
 

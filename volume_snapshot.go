@@ -37,31 +37,39 @@ func (h *Host) CreateVolumeSnapshot(ctx context.Context, volume, id string) (Vol
 	if err := disk.CheckName("snapshot", id); err != nil {
 		return VolumeSnapshot{}, failed(op, volume, err)
 	}
-	cluster, name, err := h.volumeName(ctx, volume)
-	if err == nil {
-		err = cluster.CheckVolume(ctx, name)
-	}
+	w := &volumeWork{}
+	defer w.end()
+	err := w.open(ctx, h, volume)
 	if err != nil {
-		err = failed(op, "volume "+volume, err)
-		if cluster != nil {
-			err = h.explain(ctx, cluster, name, err)
-		}
-		return VolumeSnapshot{}, err
+		return VolumeSnapshot{}, failed(op, "volume "+volume, err)
 	}
-	c := &cloning{h: h, cluster: cluster, src: name}
-	c.src.Snap = disk.SnapshotName(id)
-	if err := h.run(ctx, op, name.String(),
-		step{name: "snapshot", detail: c.src.String, do: c.snapshot, undo: c.removeSnapshot},
-		step{name: "protect", detail: c.src.String, do: func(ctx context.Context) error { return cluster.ProtectSnapshot(ctx, c.src) }}); err != nil {
-		return VolumeSnapshot{}, err
+	if err := w.cluster.CheckVolume(ctx, w.name); err != nil {
+		return VolumeSnapshot{}, h.explain(ctx, w.cluster, w.name, failed(op, "volume "+volume, err))
 	}
-	all, err := cluster.Snapshots(context.WithoutCancel(ctx), name)
+	snap := w.name
+	snap.Snap = disk.SnapshotName(id)
+	t := w.task(op)
+	t.check = func(ctx context.Context) error { return w.cluster.NoSnapshot(ctx, snap) }
+	t.steps = steps(snapshotSteps(w.cluster, snap)...)
+	if err := h.perform(ctx, t); err != nil {
+		return VolumeSnapshot{}, h.explain(ctx, w.cluster, w.name, err)
+	}
+	all, err := w.cluster.Snapshots(context.WithoutCancel(ctx), w.name)
 	for _, s := range all {
-		if s.Name == c.src.Snap {
-			return newVolumeSnapshot(name, s), nil
+		if s.Name == snap.Snap {
+			return newVolumeSnapshot(w.name, s), nil
 		}
 	}
-	return VolumeSnapshot{}, failed(op, name.String(), err)
+	return VolumeSnapshot{}, failed(op, w.name.String(), err)
+}
+
+// snapshotSteps take a snapshot to clone from. Removing it takes the protection off.
+func snapshotSteps(cluster *disk.Cluster, n disk.Name) []step {
+	return []step{
+		{name: "snapshot", detail: n.String, do: func(ctx context.Context) error { return cluster.CreateSnapshot(ctx, n) },
+			back: []action{{Verb: actRemoveSnap, Image: n.String()}}},
+		{name: "protect", detail: n.String, do: func(ctx context.Context) error { return cluster.ProtectSnapshot(ctx, n) }},
+	}
 }
 
 // VolumeSnapshots lists a volume's snapshots, oldest first: also those that backups
@@ -95,16 +103,6 @@ func (h *Host) findSnapshot(ctx context.Context, cluster *disk.Cluster, spec str
 	return found, nil
 }
 
-// snapshotName finds the snapshot that a workflow is about.
-func (h *Host) snapshotName(ctx context.Context, spec string) (*disk.Cluster, disk.Name, error) {
-	cluster, err := h.Cluster(ctx)
-	if err != nil {
-		return nil, disk.Name{}, err
-	}
-	n, err := h.findSnapshot(ctx, cluster, spec)
-	return cluster, n, err
-}
-
 // RemoveVolumeSnapshot unprotects and removes a snapshot, VOLUME@SNAP or an ID. One
 // with clones is [disk.ErrHasClones] and names them. One that a backup needs as the
 // base of its next increment is [disk.ErrInUse]: it goes with the backup.
@@ -113,7 +111,12 @@ func (h *Host) snapshotName(ctx context.Context, spec string) (*disk.Cluster, di
 // Similar to: rbd snap unprotect, rbd snap rm.
 func (h *Host) RemoveVolumeSnapshot(ctx context.Context, snapshot string) error {
 	const op = "remove"
-	cluster, n, err := h.snapshotName(ctx, snapshot)
+	w := &volumeWork{}
+	defer w.end()
+	n, err := w.openSnapshot(ctx, h, snapshot)
+	if w.done(err) {
+		return nil
+	}
 	if err == nil && disk.SnapshotKind(n.Snap) == disk.KindBackup {
 		err = &disk.Error{Op: op, Object: n.String(), Kind: disk.ErrInUse,
 			Reason: "is in use by a backup, which removes it when that is removed"}
@@ -121,9 +124,11 @@ func (h *Host) RemoveVolumeSnapshot(ctx context.Context, snapshot string) error 
 	if err != nil {
 		return failed(op, snapshot, err)
 	}
-	err = h.run(ctx, op, n.String(), step{name: "remove", detail: n.String,
-		do: func(ctx context.Context) error { return cluster.RemoveSnapshot(ctx, n) }})
-	return h.explain(ctx, cluster, n, err)
+	t := w.task(op)
+	t.object, t.forward = n.String(), true
+	t.check = func(ctx context.Context) error { return w.cluster.Droppable(ctx, n) }
+	t.steps = steps(w.forward("remove", n.String(), action{Verb: actRemoveSnap, Image: n.String()}))
+	return h.explain(ctx, w.cluster, n, h.perform(ctx, t))
 }
 
 // RollbackVolume gives a volume the content that it had when a snapshot of it,
@@ -132,48 +137,48 @@ func (h *Host) RemoveVolumeSnapshot(ctx context.Context, snapshot string) error 
 // [disk.ErrInUse] and names them. Other snapshots stay, the younger ones too; Cinder
 // itself goes back to the latest only. It takes a time in proportion to the size.
 // Interrupted, the volume is neither the one nor the other, and the error says so:
-// running it again finishes it.
+// running it again finishes it, or a repair.
 //
 // Similar to: rbd snap rollback.
 func (h *Host) RollbackVolume(ctx context.Context, snapshot string) (disk.Volume, error) {
 	const op = "roll back"
-	cluster, n, err := h.snapshotName(ctx, snapshot)
-	if err != nil {
+	r := &rollback{}
+	defer r.end()
+	var err error
+	if r.snap, err = r.openSnapshot(ctx, h, snapshot); err != nil {
 		return disk.Volume{}, failed(op, snapshot, err)
 	}
-	r := &rollback{h: h, cluster: cluster, snap: n, whole: disk.Name{Pool: n.Pool, Image: n.Image}}
-	if err := r.prepare(ctx); err != nil {
-		return disk.Volume{}, h.explain(ctx, cluster, r.whole, failed(op, r.whole.String(), err))
+	t := r.task(op)
+	t.check = r.prepare
+	t.steps = func() []step { return r.steps(op) }
+	if err := h.perform(ctx, t); err != nil {
+		return disk.Volume{}, h.explain(ctx, r.cluster, r.name, r.unfinished(err))
 	}
-	if err := h.run(ctx, op, r.whole.String(), r.steps(op)...); err != nil {
-		return disk.Volume{}, r.unfinished(err)
-	}
-	v, err := cluster.Volume(context.WithoutCancel(ctx), r.whole)
-	return v, failed(op, r.whole.String(), err)
+	v, err := r.cluster.Volume(context.WithoutCancel(ctx), r.name)
+	return v, failed(op, r.name.String(), err)
 }
 
 type rollback struct {
-	h         *Host
-	cluster   *disk.Cluster
+	volumeWork
 	snap      disk.Name
-	whole     disk.Name
 	has, then int64 // the volume's size, and the snapshot's
 	begun     bool
 }
 
 func (r *rollback) prepare(ctx context.Context) (err error) {
-	if r.has, err = r.cluster.Size(ctx, r.whole); err != nil {
+	if r.has, err = r.cluster.Size(ctx, r.name); err != nil {
 		return err
 	}
 	if r.then, err = r.cluster.SnapshotSize(ctx, r.snap); err != nil {
 		return err
 	}
-	return r.cluster.RefuseUsed(ctx, "roll back", r.whole)
+	return r.cluster.RefuseUsed(ctx, "roll back", r.name)
 }
 
 func (r *rollback) steps(op string) []step {
-	show := r.h.shows(op, r.whole.String(), "rollback", r.has)
-	steps := []step{{name: "rollback", commit: true, detail: says(r.whole.String() + " to @" + r.snap.Snap),
+	show := r.h.shows(op, r.name.String(), "rollback", r.has)
+	steps := []step{{name: "rollback", commit: true, detail: says(r.name.String() + " to @" + r.snap.Snap),
+		begun: func() bool { return r.begun }, on: []action{{Verb: actRollBack, Image: r.snap.String()}},
 		do: func(ctx context.Context) error {
 			return r.cluster.Rollback(ctx, r.snap, func(done, total int64) {
 				r.begun = true
@@ -182,7 +187,8 @@ func (r *rollback) steps(op string) []step {
 		}}}
 	if r.then < r.has {
 		steps = append(steps, step{name: "grow", detail: says(disk.FormatSize(r.then) + " → " + disk.FormatSize(r.has)),
-			do: func(ctx context.Context) error { _, err := r.cluster.Grow(ctx, r.whole, r.has); return err }})
+			on: []action{{Verb: actResize, Image: r.name.String(), From: r.then, Size: r.has}},
+			do: func(ctx context.Context) error { _, err := r.cluster.Grow(ctx, r.name, r.has); return err }})
 	}
 	return steps
 }
@@ -193,13 +199,13 @@ func (r *rollback) unfinished(err error) error {
 	if !errors.As(err, &e) || !r.begun {
 		return err
 	}
-	id := disk.VolumeID(r.whole.Image)
+	id := disk.VolumeID(r.name.Image)
 	if e.Step == "grow" {
-		e.Left = append(e.Left, r.whole.String()+" is rolled back and "+disk.FormatSize(r.then))
+		e.Left = append(e.Left, r.name.String()+" is rolled back and "+disk.FormatSize(r.then))
 		e.Next = fmt.Sprintf("to finish:  vmdisk volume resize %s %dG", id, r.has/disk.GiB)
 		return err
 	}
-	e.Left = append(e.Left, r.whole.String()+" is half rolled back")
+	e.Left = append(e.Left, r.name.String()+" is half rolled back")
 	e.Next = "to finish:  vmdisk volume snapshot rollback " + id + "@" + disk.SnapshotID(r.snap.Snap)
 	return err
 }

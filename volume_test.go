@@ -99,7 +99,7 @@ func TestRollback(t *testing.T) {
 	}
 	reads(t, v, "now!")
 
-	// One that is cut short says so, and running it again finishes it.
+	// One that is cut short says so, and is finished by a repair, or by running it again.
 	ctx, cancel := context.WithCancel(t.Context())
 	c := config(0)
 	c.Observe = func(e Event) {
@@ -115,8 +115,9 @@ func TestRollback(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !errors.As(err, &e) || len(e.Left) != 1 || !strings.Contains(e.Next, "rollback "+v.ID+"@then") {
 		t.Errorf("cancelled: %v, %+v", err, e)
 	}
-	if _, err = h.RollbackVolume(t.Context(), v.ID+"@then"); err != nil {
-		t.Fatal(err)
+	r, err := h.Repair(t.Context(), RepairOptions{})
+	if err != nil || len(r.Operations) != 1 || !r.Operations[0].Done {
+		t.Errorf("repaired is %+v, %v", r.Operations, err)
 	}
 	reads(t, v, "then")
 	onImage(t, v.Name(), func(*rbd.Image) error {
@@ -140,12 +141,12 @@ func TestResizeVolume(t *testing.T) {
 	size(VolumeSize{Size: 2 * disk.GiB}, 2)
 	size(VolumeSize{Size: disk.GiB, By: true}, 3)
 	size(VolumeSize{Size: disk.GiB, AllowShrink: true}, 1)
+	size(VolumeSize{Size: 2 * disk.GiB}, 2)
 	was := stateNow(t)
-	for _, to := range []VolumeSize{{Size: 512 << 20, By: true}, {Size: 1}, {Size: 0, AllowShrink: true}, {Size: -disk.GiB, By: true}} {
+	for _, to := range []VolumeSize{{Size: 512 << 20, By: true}, {Size: 1}, {Size: 0, AllowShrink: true}, {Size: -2 * disk.GiB, By: true}} {
 		_, err := h.ResizeVolume(t.Context(), v.ID, to)
 		refused(t, err, disk.ErrInvalid, "GiB", "")
 	}
-	size(VolumeSize{Size: 2 * disk.GiB}, 2)
 	_, err := h.ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB})
 	refused(t, err, disk.ErrInvalid, "shrinking", "")
 	was.unchanged(t)
@@ -185,16 +186,78 @@ func TestVolumeRaces(t *testing.T) {
 	if now, err := h.Volume(t.Context(), v.ID); err != nil || now.Size != int64(1+grown)*disk.GiB {
 		t.Errorf("grown %d times it is %s, %v", grown, disk.FormatSize(now.Size), err)
 	}
-	if both(func() error { _, err := h.CreateVolumeSnapshot(t.Context(), v.ID, "race"); return err }, disk.ErrExists) != 1 {
+	_, err := h.ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, AllowShrink: true})
+	must(t, err)
+	if both(func() error { _, err := h.CreateVolumeSnapshot(t.Context(), v.ID, "race"); return err }, disk.ErrExists, disk.ErrInUse) != 1 {
 		t.Error("several made one snapshot")
 	}
 	must(t, h.RemoveVolumeSnapshot(t.Context(), v.ID+"@race"))
-	if both(func() error { _, err := h.CloneVolume(t.Context(), CloneOptions{ID: "race", Volume: v.ID}); return err }, disk.ErrExists) != 1 {
+	if both(func() error { _, err := h.CloneVolume(t.Context(), CloneOptions{ID: "race", Volume: v.ID}); return err }, disk.ErrExists, disk.ErrInUse) != 1 {
 		t.Error("several made one clone")
 	}
 	reads(t, disk.Volume{Pool: "volumes", Image: "volume-race"}, "\x00")
 	both(func() error { return h.RemoveVolume(t.Context(), "race") }, disk.ErrNotFound, disk.ErrInUse)
 	was.unchanged(t)
+}
+
+// A second command on a volume says who is at work on it, or waits for them.
+func TestOneAtATime(t *testing.T) {
+	h, other := open(t, 0), open(t, 1)
+	c := config(1)
+	c.Wait = true
+	asked := make(chan struct{})
+	c.Observe = func(e Event) {
+		if e.Kind == Note && strings.Contains(e.Detail, "waiting for snapshot volumes/volume-") {
+			close(asked)
+		}
+	}
+	patient, err := Open(t.Context(), c)
+	must(t, err)
+	t.Cleanup(func() { must(t, patient.Close()) })
+	v := volume(t, h)
+	src := cloned(t, h, CloneOptions{Volume: v.ID})
+
+	at, goOn := make(chan struct{}), make(chan struct{})
+	h.fault = func(_, step string, when phase) error {
+		if step == "protect" && when == before {
+			close(at)
+			<-goOn
+		}
+		return nil
+	}
+	var group sync.WaitGroup
+	group.Go(func() {
+		_, err := h.CreateVolumeSnapshot(t.Context(), v.ID, "first")
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-at
+	for name, work := range map[string]func() error{
+		"resize": func() error {
+			_, err := other.ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, By: true})
+			return err
+		},
+		"clone":   func() error { _, err := other.CloneVolume(t.Context(), CloneOptions{Volume: v.ID}); return err },
+		"flatten": func() error { _, err := other.FlattenVolume(t.Context(), src.ID); return err }, // drops what it hangs on
+	} {
+		var e *disk.Error
+		err := work()
+		if !errors.Is(err, disk.ErrInUse) || !errors.As(err, &e) || len(e.Holders) != 1 || !strings.HasPrefix(e.Holders[0], "snapshot "+v.Name().String()+" by pid ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	group.Go(func() {
+		if err := patient.RemoveVolumeSnapshot(t.Context(), v.ID+"@first"); err != nil {
+			t.Error(err)
+		}
+	})
+	<-asked
+	close(goOn)
+	group.Wait()
+	if all, err := h.VolumeSnapshots(t.Context(), v.ID); err != nil || len(all) != 1 {
+		t.Errorf("snapshots are %+v, %v", all, err)
+	}
 }
 
 // A pool over its quota is an error and not a wait, and what is half made goes.

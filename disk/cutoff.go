@@ -37,16 +37,17 @@ func finishRemoval(io *rados.IOContext, n Name) (found bool, err error) {
 }
 
 // finishRemovalOf removes one by its ID. Without a header there is nothing that
-// librbd could open, and but its entry nothing left.
+// librbd could open.
 func finishRemovalOf(io *rados.IOContext, n Name, id string) error {
-	_, err := io.Stat("rbd_header." + id)
-	if err == nil {
-		return wrap("remove", n.String()+" (half removed)", rbd.TrashRemove(io, id, true))
+	t := Trashed{ID: id, Pool: n.Pool, Image: n.Image}
+	there, err := hasHeader(io, id, noSnap)
+	switch {
+	case err != nil:
+		return wrap("remove", n.String(), err)
+	case there:
+		return wrap("remove", n.String()+" (half removed)", rbd.TrashRemove(io, t.ID, true))
 	}
-	if err := translate("read", n.String(), err); !is(err, ErrNotFound) {
-		return err
-	}
-	return wrap("remove", n.String()+" (half removed)", io.RmOmapKeys(trashObject, []string{trashKey + id}))
+	return purgeEntry(io, t)
 }
 
 // trashEntry reads the start of a cls::rbd::TrashImageSpec: after the version and the

@@ -68,11 +68,11 @@ func withProgress(ctx context.Context, progress func(done, total int64), f func(
 //export vmdiskProgress
 func vmdiskProgress(done, total C.uint64_t, arg unsafe.Pointer) C.int {
 	w := cgo.Handle(uintptr(arg)).Value().(*watched)
+	if w.progress != nil { // also if it is to stop: something was done
+		w.progress(int64(done), int64(total))
+	}
 	if w.ctx.Err() != nil {
 		return -C.int(syscall.ECANCELED)
-	}
-	if w.progress != nil {
-		w.progress(int64(done), int64(total))
 	}
 	return 0
 }

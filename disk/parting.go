@@ -6,27 +6,12 @@ package disk
 
 import (
 	"context"
-	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
-
-// partingPrefix is followed by the clone's image name. The record is there while a
-// clone's removal is under way: without the clone nothing else leads to its
-// ancestors.
-const partingPrefix = "vmdisk.parting."
-
-// Ancestor is a snapshot that only one clone hangs on.
-type Ancestor struct {
-	Pool     string `json:"pool"`
-	Image    string `json:"image"`
-	Snapshot string `json:"snapshot"`
-}
-
-// Name is the ancestor with the snapshot.
-func (a Ancestor) Name() Name { return Name{Pool: a.Pool, Image: a.Image, Snap: a.Snapshot} }
 
 // Ancestors are the snapshots that a volume leaves behind when it goes or is
 // flattened, nearest first: that which Cinder's clone of a volume hangs on, and,
@@ -35,11 +20,11 @@ func (a Ancestor) Name() Name { return Name{Pool: a.Pool, Image: a.Image, Snap: 
 // trash id says which.
 //
 // Source: cinder, _get_clone_info and _delete_clone_parent_refs.
-func (c *Cluster) Ancestors(ctx context.Context, n Name, id string) ([]Ancestor, error) {
-	all := []Ancestor{}
+func (c *Cluster) Ancestors(ctx context.Context, n Name, id string) ([]Name, error) {
+	var all []Name
 	from, err := c.ancestor(ctx, n, id)
 	for err == nil && from.Image != "" {
-		all = append(all, Ancestor{from.Pool, from.Image, from.Snap})
+		all = append(all, from)
 		if !strings.HasSuffix(from.Image, deletedSuffix) {
 			break
 		}
@@ -116,8 +101,7 @@ func (c *Cluster) viewID(ctx context.Context, n Name, id string, f func(*rbd.Ima
 // DropAncestor removes a snapshot that a clone hung on and, if its volume was
 // deleted before and this was the last that kept it, the volume. One that other
 // clones hang on by now stays; what is not there is fine.
-func (c *Cluster) DropAncestor(ctx context.Context, a Ancestor) error {
-	n := a.Name()
+func (c *Cluster) DropAncestor(ctx context.Context, n Name) error {
 	err := c.RemoveSnapshot(ctx, n)
 	if err := ignore(ignore(err, ErrNotFound), ErrHasClones); err != nil {
 		return err
@@ -134,35 +118,14 @@ func (c *Cluster) DropAncestor(ctx context.Context, a Ancestor) error {
 	return ignore(ignore(ignore(err, ErrNotFound), ErrHasSnapshots), ErrHasClones)
 }
 
-// NoteParting records, beside a volume, what it is going to leave behind.
-func (c *Cluster) NoteParting(ctx context.Context, n Name, from []Ancestor) error {
-	data, err := json.Marshal(from)
-	if err != nil {
-		return err
+// HalfParted says whether a flattening was cut short at its end: the volume has all
+// its data and still points at a snapshot, which does not know of it any more.
+// Source: librbd, FlattenRequest.
+func (c *Cluster) HalfParted(ctx context.Context, n Name) (bool, error) {
+	from, err := c.Parent(ctx, n)
+	if err != nil || from.Image == "" {
+		return false, err
 	}
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		return wrap("note ancestors of", n.String(), io.WriteFull(partingPrefix+n.Image, data))
-	})
-}
-
-// Parting is what an interrupted removal or flattening of a volume noted;
-// [ErrNotFound] if none was interrupted.
-func (c *Cluster) Parting(ctx context.Context, n Name) ([]Ancestor, error) {
-	var from []Ancestor
-	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		buf := make([]byte, 64<<10)
-		read, err := io.Read(partingPrefix+n.Image, buf, 0)
-		if err == nil {
-			err = json.Unmarshal(buf[:read], &from)
-		}
-		return wrap("read ancestors of", n.String(), err)
-	})
-	return from, err
-}
-
-// ForgetParting removes the record; that there is none is fine.
-func (c *Cluster) ForgetParting(ctx context.Context, n Name) error {
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		return ignore(wrap("forget ancestors of", n.String(), io.Delete(partingPrefix+n.Image)), ErrNotFound)
-	})
+	known, err := c.clonesOf(ctx, from)
+	return err == nil && !slices.Contains(known, n.String()), err
 }

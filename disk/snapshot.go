@@ -82,28 +82,37 @@ func (c *Cluster) clonesOf(ctx context.Context, n Name) ([]string, error) {
 	})
 }
 
-// CreateSnapshot takes the snapshot n.Snap. A name that is taken is [ErrExists].
+// CreateSnapshot takes the snapshot n.Snap. A name that is taken is [ErrExists]; of
+// two who take it at once while the image is open elsewhere librbd takes the second
+// for the first repeated, and tells both that they did: it takes a lease.
 // The image may be open and written to meanwhile: what was acknowledged before is
 // in the snapshot.
 //
 // Similar to: rbd snap create.
 func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
-	return c.inTurn(ctx, "create snapshot", n, func() error {
-		return c.edit(ctx, n, func(img *rbd.Image) error {
-			names, err := snapshots(img, n)
-			switch {
-			case err != nil:
-				return err
-			case slices.Contains(names, n.Snap):
-				return &Error{Op: "create snapshot", Object: n.String(), Kind: ErrExists}
-			}
-			snap, err := img.CreateSnapshot(n.Snap)
-			if err != nil {
-				return wrap("create snapshot", n.String(), err)
-			}
-			return c.checkWhole(ctx, n, img, snap)
-		})
+	return c.edit(ctx, n, func(img *rbd.Image) error {
+		if err := noSnapshot(img, n); err != nil {
+			return err
+		}
+		snap, err := img.CreateSnapshot(n.Snap)
+		if err != nil {
+			return wrap("create snapshot", n.String(), err)
+		}
+		return c.checkWhole(ctx, n, img, snap)
 	})
+}
+
+// NoSnapshot is [ErrExists] if an image has the snapshot n.Snap.
+func (c *Cluster) NoSnapshot(ctx context.Context, n Name) error {
+	return c.view(ctx, Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) error { return noSnapshot(img, n) })
+}
+
+func noSnapshot(img *rbd.Image, n Name) error {
+	names, err := snapshots(img, n)
+	if err == nil && slices.Contains(names, n.Snap) {
+		err = &Error{Op: "create snapshot", Object: n.String(), Kind: ErrExists}
+	}
+	return err
 }
 
 // checkWhole takes back a snapshot that cannot be opened. In a pool that is full
@@ -163,16 +172,22 @@ func (c *Cluster) ProtectSnapshot(ctx context.Context, n Name) error {
 //
 // Similar to: rbd snap unprotect, rbd snap rm.
 func (c *Cluster) RemoveSnapshot(ctx context.Context, n Name) error {
-	children, err := c.clonesOf(ctx, n)
-	if err != nil {
+	if err := c.Droppable(ctx, n); err != nil {
 		return err
-	}
-	if len(children) > 0 {
-		return &Error{Op: "remove", Object: n.String(), Kind: ErrHasClones, Holders: children}
 	}
 	whole := n
 	whole.Snap = ""
 	return c.edit(ctx, whole, func(img *rbd.Image) error { return dropSnapshot(img, whole, n.Snap) })
+}
+
+// Droppable says what keeps a snapshot: one that is not there is [ErrNotFound], one
+// with clones [ErrHasClones], naming them.
+func (c *Cluster) Droppable(ctx context.Context, n Name) error {
+	children, err := c.clonesOf(ctx, n)
+	if err == nil && len(children) > 0 {
+		err = &Error{Op: "remove", Object: n.String(), Kind: ErrHasClones, Holders: children}
+	}
+	return err
 }
 
 // Rollback gives an image the content and the size that it had when the snapshot

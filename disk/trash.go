@@ -37,9 +37,22 @@ func (c *Cluster) MoveToTrash(ctx context.Context, n Name, keep time.Duration) e
 	if len(by) > 0 {
 		return inUse("move to trash", n, by)
 	}
+	return c.moveToTrash(ctx, n, keep)
+}
+
+func (c *Cluster) moveToTrash(ctx context.Context, n Name, keep time.Duration) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
 		return wrap("move to trash", n.String(), rbd.GetImage(io, n.Image).Trash(keep))
 	})
+}
+
+// FinishTrash is [Cluster.MoveToTrash] for a process that died in it, wherever: what
+// is half in the trash cannot be taken out of it. One that is there is fine.
+func (c *Cluster) FinishTrash(ctx context.Context, n Name, keep time.Duration) error {
+	if err := ignore(c.WaitUnused(ctx, n), ErrNotFound); err != nil {
+		return err
+	}
+	return ignore(c.moveToTrash(ctx, n, keep), ErrNotFound)
 }
 
 // Trash lists what is in a pool's trash, by name and then by age.
@@ -80,7 +93,11 @@ func (c *Cluster) RestoreTrash(ctx context.Context, n Name) error {
 	return c.RestoreTrashed(ctx, t)
 }
 
-// RestoreTrashed is [Cluster.RestoreTrash] of one entry of the trash, by its ID.
+// RestoreTrashed takes an entry out of the trash and gives the image its name back.
+// Run again after it was interrupted, it finishes; one that is not in the trash any
+// more is [ErrNotFound].
+//
+// Similar to: rbd trash restore.
 func (c *Cluster) RestoreTrashed(ctx context.Context, t Trashed) error {
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
 		return wrap("restore", t.Pool+"/"+t.Image, rbd.TrashRestore(io, t.ID, t.Image))
@@ -100,6 +117,15 @@ func (c *Cluster) InTrash(ctx context.Context, n Name) (Trashed, error) {
 		}
 	}
 	return Trashed{}, &Error{Object: n.String(), Kind: ErrNotFound, Reason: "is not in the trash"}
+}
+
+// stillTrashed is [ErrNotFound] if an entry is not in the trash any more.
+func (c *Cluster) stillTrashed(ctx context.Context, t Trashed) error {
+	all, err := c.Trash(ctx, t.Pool)
+	if err == nil && !slices.ContainsFunc(all, func(o Trashed) bool { return o.ID == t.ID }) {
+		err = &Error{Object: t.Pool + "/" + t.Image, Kind: ErrNotFound, Reason: "is not in the trash"}
+	}
+	return err
 }
 
 // PurgeTrash removes for good what one entry of the trash holds. One that is to
@@ -147,6 +173,9 @@ func (c *Cluster) TrashedRemovable(ctx context.Context, t Trashed, own ...string
 // Similar to: rbd snap purge --image-id.
 func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed, which func(name string) bool) error {
 	n := Name{Pool: t.Pool, Image: t.Image}
+	if err := c.stillTrashed(ctx, t); err != nil { // it can be opened by its ID all the same
+		return err
+	}
 	return c.pool(ctx, t.Pool, func(io *rados.IOContext) error {
 		img, err := openTrashed(io, n, t.ID, rbd.OpenImageById)
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 )
 
 // ResizeVolume gives a volume that nobody has open a size of to bytes, a whole
-// number of GiB, if it still has from bytes: of two at once one is [ErrInUse].
+// number of GiB, if it still has from bytes; else it is [ErrInUse].
 // Shrinking, which cuts data off, is [ErrInvalid] unless shrink is set. A volume
 // that somebody has open is [ErrInUse] and names them: QEMU would not tell its
 // guest. Shrinking takes a time in proportion to what is cut off; progress is told
@@ -21,29 +21,27 @@ func (c *Cluster) ResizeVolume(ctx context.Context, n Name, from, to int64, shri
 	if err := CheckVolumeSize(n, from, to, shrink); err != nil {
 		return err
 	}
-	return c.inTurn(ctx, "resize", n, func() error {
-		by, err := c.Watchers(ctx, n) // before we are one ourselves
-		if err == nil && len(by) > 0 {
-			err = inUse("resize", n, by)
-		}
+	by, err := c.Watchers(ctx, n) // before we are one ourselves
+	if err == nil && len(by) > 0 {
+		err = inUse("resize", n, by)
+	}
+	if err != nil {
+		return err
+	}
+	return c.edit(ctx, n, func(img *rbd.Image) error {
+		has, err := img.GetSize()
 		if err != nil {
-			return err
+			return wrap("read size of", n.String(), err)
 		}
-		return c.edit(ctx, n, func(img *rbd.Image) error {
-			has, err := img.GetSize()
-			if err != nil {
-				return wrap("read size of", n.String(), err)
-			}
-			if int64(has) != from {
-				return &Error{Op: "resize", Object: n.String(), Kind: ErrInUse,
-					Reason: fmt.Sprintf("somebody else resizes it: it was %s and is %s", FormatSize(from), FormatSize(int64(has)))}
-			}
-			told := func(done, total uint64, _ interface{}) int {
-				progress(int64(done), int64(total))
-				return 0
-			}
-			return wrap("resize", n.String(), img.Resize2(uint64(to), shrink, told, nil))
-		})
+		if int64(has) != from {
+			return &Error{Op: "resize", Object: n.String(), Kind: ErrInUse,
+				Reason: fmt.Sprintf("somebody else resizes it: it was %s and is %s", FormatSize(from), FormatSize(int64(has)))}
+		}
+		told := func(done, total uint64, _ interface{}) int {
+			progress(int64(done), int64(total))
+			return 0
+		}
+		return wrap("resize", n.String(), img.Resize2(uint64(to), shrink, told, nil))
 	})
 }
 

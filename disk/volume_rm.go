@@ -5,7 +5,8 @@ package disk
 
 import (
 	"context"
-	"time"
+
+	"github.com/ceph/go-ceph/rbd"
 )
 
 // VolumeRemoval is what goes with a volume.
@@ -15,7 +16,7 @@ type VolumeRemoval struct {
 	// that clones hung on which are gone.
 	Snapshots []Name
 	// Ancestors are what only the volume keeps; see [Cluster.Ancestors].
-	Ancestors []Ancestor
+	Ancestors []Name
 }
 
 // JudgeRemoval says what removing a volume takes and who is in the way: a machine
@@ -76,32 +77,38 @@ func (c *Cluster) RefuseUsed(ctx context.Context, op string, n Name) error {
 //
 // Similar to: rbd rm.
 func (c *Cluster) RemoveVolume(ctx context.Context, n Name) error {
-	err := c.inTurn(ctx, "remove", n, func() error {
-		if err := c.RefuseUsed(ctx, "remove", n); err != nil {
-			return err
-		}
-		if err := c.removable(ctx, n); err != nil {
-			return err
-		}
-		return c.remove(ctx, n)
-	})
-	if is(err, ErrNotFound) {
-		return c.remove(ctx, n)
+	err := c.RefuseUsed(ctx, "remove", n)
+	if err == nil {
+		err = c.removable(ctx, n)
 	}
-	return err
+	if ignore(err, ErrNotFound) != nil {
+		return err
+	}
+	return c.remove(ctx, n)
 }
 
-// TrashVolume moves a volume, with its snapshots, into the trash. One that is open
+// Trashable says who keeps a volume from being moved into the trash: one that is open
 // or claimed by a machine is [ErrInUse], one with clones [ErrHasClones].
-//
-// Similar to: rbd trash mv --expires-at.
-func (c *Cluster) TrashVolume(ctx context.Context, n Name, keep time.Duration) error {
+func (c *Cluster) Trashable(ctx context.Context, n Name) error {
 	if err := c.RefuseUsed(ctx, "move to trash", n); err != nil {
 		return err
 	}
-	err := c.removable(ctx, n)
-	if err := ignore(err, ErrHasSnapshots); err != nil {
-		return err
+	return ignore(c.removable(ctx, n), ErrHasSnapshots)
+}
+
+// JudgePurge says what an image in the trash keeps that nothing else needs, see
+// [Cluster.Ancestors]. One with clones is [ErrHasClones] and names them, one that is
+// not there any more [ErrNotFound]. One of which a purge that was cut short left only
+// the entry keeps nothing.
+func (c *Cluster) JudgePurge(ctx context.Context, t Trashed) ([]Name, error) {
+	n := Name{Pool: t.Pool, Image: t.Image}
+	if err := c.stillTrashed(ctx, t); err != nil {
+		return nil, err
 	}
-	return c.MoveToTrash(ctx, n, keep)
+	err := c.viewID(ctx, n, t.ID, func(img *rbd.Image) error { return refuseClones(img, n, " (in the trash)") })
+	var from []Name
+	if err == nil {
+		from, err = c.Ancestors(ctx, n, t.ID)
+	}
+	return from, ignore(err, ErrNotFound)
 }
