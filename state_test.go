@@ -95,8 +95,8 @@ func rbdState(t testing.TB) state {
 
 // children are those of one parent, a line each, though they are one value.
 func children(pool, parent string, value []byte) (all []string) {
-	for _, child := range imageIDs.FindAllString(string(value), -1) {
-		all = append(all, fmt.Sprintf("child %s/%s of %s", pool, child, imageIDs.FindString(parent)))
+	for _, child := range idsIn(value) {
+		all = append(all, fmt.Sprintf("child %s/%s of %s", pool, child, idsIn([]byte(parent))[0]))
 	}
 	return all
 }
@@ -110,9 +110,6 @@ func trashedName(entry []byte) string {
 	return string(entry[11 : 11+binary.LittleEndian.Uint32(entry[7:])])
 }
 
-// trashLine is one of a pool's trash.
-var trashLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_trash "id_([^"]+)" "(.*)"$`)
-
 // describe says what an image's header has of its size, parent, snapshots and
 // metadata. IDs of snapshots are others each time and are left out.
 func describe(header map[string][]byte) string {
@@ -123,7 +120,7 @@ func describe(header map[string][]byte) string {
 		case key == "size" || key == "features":
 			all = append(all, fmt.Sprintf("%s %d", key, binary.LittleEndian.Uint64(value)))
 		case key == "parent":
-			all = append(all, "parent "+imageIDs.FindString(string(value)))
+			all = append(all, "parent "+idsIn(value)[0])
 		case strings.HasPrefix(key, "metadata_"):
 			all = append(all, fmt.Sprintf("%s %q", key, value))
 		case strings.HasPrefix(key, "snapshot_"):
@@ -135,6 +132,15 @@ func describe(header map[string][]byte) string {
 
 // imageIDs is what RBD's IDs of images look like.
 var imageIDs = regexp.MustCompile(`[0-9a-f]{10,}`)
+
+// idsIn finds the IDs of images in what Ceph encoded. Each comes after its length, for
+// what follows can look like more of it.
+func idsIn(b []byte) (all []string) {
+	for _, at := range imageIDs.FindAllIndex(b, -1) {
+		all = append(all, string(b[at[0]:][:binary.LittleEndian.Uint32(b[at[0]-4:])]))
+	}
+	return all
+}
 
 // describeSnapshot reads the start of a cls_rbd_snap: after the version, the length
 // and the ID come the name, the size and whether it is protected.
@@ -219,8 +225,12 @@ func (s state) same(t testing.TB) {
 	}
 }
 
-// directoryLine is one of a pool's directory: names have ids, ids have names.
-var directoryLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_directory "(name|id)_([^"]+)" "(.*)"$`)
+// directoryLine is one of a pool's directory: names have ids, ids have names. In the
+// trash only ids have names.
+var (
+	directoryLine = regexp.MustCompile(`^omap ([a-z]+)/rbd_directory "(name|id)_([^"]+)" "(.*)"$`)
+	trashLine     = regexp.MustCompile(`^omap ([a-z]+)/rbd_trash "id_([^"]+)" "(.*)"$`)
+)
 
 // lengthOfID comes before an id in an omap's value, and is not always the same.
 var lengthOfID = regexp.MustCompile(`\\(v|f|r|x[0-9a-f]{2})\\x00\\x00\\x00<`)
@@ -240,7 +250,7 @@ func (s state) named() state {
 	var pairs []string
 	for _, line := range s {
 		if m := trashLine.FindStringSubmatch(line); m != nil {
-			pairs = append(pairs, m[2], "<"+m[1]+"/"+m[3]+">")
+			pairs = append(pairs, m[2], "<"+m[1]+" trash/"+m[3]+">")
 		}
 		m := directoryLine.FindStringSubmatch(line)
 		if m == nil || m[2] != "id" {
