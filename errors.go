@@ -9,6 +9,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/migrate"
 )
 
 // Error is a workflow that failed. It matches with [errors.Is] whatever its
@@ -56,7 +57,12 @@ func failed(op, object string, err error) error {
 // next is what to type after an error, where that is known.
 func next(object string, err error) string {
 	var answers *answersError
+	var behind *behindError
 	switch {
+	case errors.As(err, &behind):
+		return "on " + behind.host + ":  vmdisk repair " + behind.vm
+	case errors.Is(err, migrate.ErrUnknown):
+		return "vmdisk repair " + object
 	case errors.As(err, &answers):
 		return answers.next()
 	case errors.Is(err, errThere):

@@ -206,7 +206,10 @@ func (h *Host) borrow(ctx context.Context) (conn *libvirt.Connect, giveBack func
 			return nil, nil, ctx.Err()
 		}
 	}
-	if conn = h.popIdle(); conn == nil {
+	if conn, err = h.popIdle(ctx); err != nil {
+		return nil, nil, err
+	}
+	if conn == nil {
 		if conn, err = domain.Connect(ctx, h.cfg.URI, h.cfg.Timeout); err != nil {
 			return nil, nil, err
 		}
@@ -221,19 +224,27 @@ func (h *Host) borrow(ctx context.Context) (conn *libvirt.Connect, giveBack func
 	}, nil
 }
 
-// popIdle is an idle connection that still works, or nil.
-func (h *Host) popIdle() *libvirt.Connect {
-	h.libvirtMu.Lock()
-	defer h.libvirtMu.Unlock()
-	for len(h.idle) > 0 {
+// popIdle is an idle connection that still works, or nil. Only an answer shows that: a
+// connection does not know that its libvirtd was started again.
+func (h *Host) popIdle(ctx context.Context) (*libvirt.Connect, error) {
+	for {
+		h.libvirtMu.Lock()
+		if len(h.idle) == 0 {
+			h.libvirtMu.Unlock()
+			return nil, nil
+		}
 		conn := h.idle[len(h.idle)-1]
 		h.idle = h.idle[:len(h.idle)-1]
-		if alive, err := conn.IsAlive(); err == nil && alive {
-			return conn
+		h.libvirtMu.Unlock()
+		_, err := domain.Hostname(ctx, conn)
+		switch {
+		case err == nil:
+			return conn, nil
+		case domain.Lost(conn):
+			return nil, err
 		}
 		_, _ = conn.Close() // it broke; what it says of that is of no use
 	}
-	return nil
 }
 
 // session is what a workflow works with: the Ceph connection, which all share,

@@ -49,17 +49,31 @@ type move struct {
 // The destination gets the libvirt secret first, then the preflight asks whether
 // it can run the machine, see [migrate.Preflight]. If ctx ends during the move it
 // is aborted and the machine runs on the source. Whatever fails, it runs where it
-// was, unless the error is [migrate.ErrLost].
+// was, unless the error is [migrate.ErrUnknown], which a repair settles, or
+// [migrate.ErrLost]: then it was started again from its disk, if its guest had not
+// powered off. A destination from which the machine was once taken is [disk.ErrInUse]
+// until a repair there.
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (Migration, error) {
-	const op = "migrate"
 	m := &move{h: h}
+	err := m.run(ctx, vm, dest, o)
+	if errors.Is(err, migrate.ErrLost) && !errors.Is(err, migrate.ErrEnded) {
+		err = h.startLost(context.WithoutCancel(ctx), m.vm, err)
+	}
+	if !m.moved {
+		return Migration{}, err
+	}
+	return m.result, err
+}
+
+func (m *move) run(ctx context.Context, vm, dest string, o MigrateOptions) error {
+	const op = "migrate"
 	defer m.close()
 	if err := m.prepare(ctx, vm, dest); err != nil {
-		return Migration{}, failed(op, vm, err)
+		return failed(op, vm, err)
 	}
-	t := h.onMachine(&m.session, op, m.vm)
+	t := m.h.onMachine(&m.session, op, m.vm)
 	t.check = m.find
 	t.steps = func() []step {
 		steps := []step{m.giveSecret()}
@@ -71,11 +85,23 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 			step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true, on: settle},
 			step{name: "record", detail: says(m.vm.Name), do: m.record, on: settle})
 	}
-	err := h.perform(ctx, t)
-	if !m.moved {
-		return Migration{}, err
+	return m.h.perform(ctx, t)
+}
+
+// startLost starts a machine whose memory a migration has lost. The error remains.
+func (h *Host) startLost(ctx context.Context, vm domain.Info, lost error) error {
+	var e *Error
+	if !errors.As(lost, &e) {
+		return lost
 	}
-	return m.result, err
+	if _, err := h.Start(ctx, vm.UUID); err != nil {
+		e.Err = fmt.Errorf("%w; and it does not start again: %w", e.Err, err)
+		e.Next = "vmdisk start " + vm.Name
+		return e
+	}
+	e.Err = fmt.Errorf("%w; it was started again from its disk", e.Err)
+	e.Next = ""
+	return e
 }
 
 // CheckMigration asks what [Host.Migrate] would ask and moves nothing. A secret
@@ -107,9 +133,6 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.vm, err = m.session.find(ctx, m.h, vm); err != nil {
 		return err
 	}
-	if err := m.find(ctx); err != nil {
-		return err
-	}
 	if m.from, err = domain.RemoteAddress(m.conn); err != nil {
 		return err
 	}
@@ -119,17 +142,34 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.watch, err = domain.Another(ctx, m.conn, m.h.cfg.Timeout); err != nil {
 		return err
 	}
-	return m.meet()
+	if err := m.meet(); err != nil {
+		return err
+	}
+	return m.find(ctx)
 }
 
-// find refuses a machine that does not run.
+// find refuses a machine that does not run, and a destination that may still have
+// what was left of it there.
 func (m *move) find(ctx context.Context) (err error) {
 	m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID)
 	if err == nil && !m.vm.Running {
 		err = &domain.Error{Object: "VM " + m.vm.Name, Kind: domain.ErrNotRunning, Reason: "is " + m.vm.State}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	was, err := m.cluster.Machine(ctx, m.h.cfg.VMPool, m.vm.UUID)
+	if err == nil && was.LeftBehind(m.result.To) != nil {
+		err = &disk.Error{Object: "VM " + m.vm.Name, Kind: disk.ErrInUse, Err: &behindError{m.vm.Name, m.result.To},
+			Reason: "was taken from " + m.result.To + " while that did not answer, and what was left of it there is not cleared away"}
+	}
+	return unlessGone(err)
 }
+
+// behindError is a destination that must be cleared first.
+type behindError struct{ vm, host string }
+
+func (b *behindError) Error() string { return b.vm + " was left behind on " + b.host }
 
 // giveSecret sets the destination's secret. It stays if the machine may be there.
 func (m *move) giveSecret() step {
@@ -156,7 +196,7 @@ func (m *move) settle(gave bool) action {
 func (m *move) close() {
 	_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
 	for _, conn := range []*libvirt.Connect{m.to, m.watch} {
-		if conn == nil {
+		if conn == nil || domain.Lost(conn) {
 			continue
 		}
 		if left, err := conn.Close(); err == nil && left > 0 {
@@ -270,41 +310,6 @@ func (h *Host) moved(ctx context.Context, on *session, vm string) error {
 		}
 		n := disk.Name{Pool: has.Pool, Image: has.Image}
 		err = errors.Join(err, on.cluster.Moved(ctx, n, vm, on.host))
-	}
-	return err
-}
-
-// settleMove makes an end of a migration whose client died: the hosts are asked where
-// the machine is, and that is written down. A machine whose record names a third host
-// has gone on since.
-func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Connect, a action) error {
-	dest, giveBack := on.conn, func() {}
-	if a.To != on.host {
-		var err error
-		if dest, err = domain.Connect(ctx, a.ToURI, h.cfg.Timeout); err != nil {
-			return err
-		}
-		giveBack = func() { _, _ = dest.Close() }
-	}
-	defer giveBack()
-	moved, err := migrate.Settle(ctx, source, dest, a.VM)
-	if err == nil && !moved && a.Secret != "" {
-		err = h.removeUnusedSecret(ctx, on.cluster, dest, action{Secret: a.Secret, Host: a.To})
-	}
-	if err != nil {
-		return err
-	}
-	was, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
-	if unlessGone(err) != nil || err == nil && was.Host != a.Host && was.Host != a.To {
-		return unlessGone(err)
-	}
-	at := &session{cluster: on.cluster, conn: source, host: a.Host}
-	if moved {
-		at.conn, at.host = dest, a.To
-	}
-	err = h.moved(ctx, at, a.VM)
-	if errors.Is(err, domain.ErrNotFound) { // on neither: evacuate knows its definition
-		return nil
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -37,6 +38,7 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 		}
 	}
 	o := &opened{Operation: *found, h: h, on: on, plan: p, touched: true}
+	o.seen = time.Now().Round(0)
 	if err := on.cluster.TakeOver(ctx, &o.Operation); err != nil {
 		return err
 	}
@@ -53,6 +55,9 @@ func (h *Host) repairOperation(ctx context.Context, on *session, found *disk.Ope
 			}
 			last := i == len(at.actions)-1
 			steps = append(steps, step{name: "repair", detail: says(a.String()), do: func(ctx context.Context) error {
+				if err := o.sure(ctx); err != nil {
+					return err
+				}
 				if err := do(ctx); err != nil || !last {
 					return err
 				}

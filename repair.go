@@ -129,16 +129,16 @@ func (r *repair) run(ctx context.Context) (err error) {
 	}
 	// Without a libvirt, what is in Ceph can still be repaired.
 	noHost := r.openHost(ctx, r.h)
-	if noHost == nil {
-		if r.here, err = domain.List(ctx, r.conn); err != nil {
-			return err
-		}
-	}
-	if err := r.readRecords(ctx); err != nil {
+	if err := r.look(ctx, noHost == nil); err != nil {
 		return err
 	}
 	for _, pool := range r.h.pools() {
 		if err := r.operations(ctx, pool); err != nil {
+			return err
+		}
+	}
+	if slices.ContainsFunc(r.Operations, func(o Operation) bool { return o.Done }) { // machines may be elsewhere now
+		if err := r.look(ctx, noHost == nil); err != nil {
 			return err
 		}
 	}
@@ -158,6 +158,16 @@ func (r *repair) run(ctx context.Context) (err error) {
 
 // pools are those in which vmdisk works. Those of backups belong here too.
 func (h *Host) pools() []string { return []string{disk.ImagePool, disk.VolumePool, h.cfg.VMPool} }
+
+// look reads what there is of machines.
+func (r *repair) look(ctx context.Context, host bool) (err error) {
+	if host {
+		if r.here, err = domain.List(ctx, r.conn); err != nil {
+			return err
+		}
+	}
+	return r.readRecords(ctx)
+}
 
 // readRecords reads what is known of machines, and finds the one that it is about.
 func (r *repair) readRecords(ctx context.Context) error {

@@ -59,7 +59,7 @@ func (h *Host) run(ctx context.Context, op, object string, steps ...step) error 
 func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o *opened) error {
 	committed := o.forward()
 	for i, s := range steps {
-		err := h.do(ctx, op, object, s, func() error { return o.begin(ctx, i, committed || s.commit) })
+		err := h.do(ctx, op, object, s, o, func() error { return o.begin(ctx, i, committed || s.commit) })
 		if s.commit && (err == nil || err.happened) {
 			committed = true
 			ctx = context.WithoutCancel(ctx)
@@ -78,6 +78,10 @@ func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o 
 			undo = steps[:i+1]
 		}
 		back := o.turnBack(ctx)
+		if errors.Is(back, disk.ErrTaken) || errors.Is(back, disk.ErrFenced) {
+			e.Err = errors.Join(back, err.cause)
+			return e
+		}
 		left, again := h.undo(ctx, op, object, undo, o)
 		if e.Left = left; back != nil {
 			e.Left, again = append(e.Left, back.Error()), true
@@ -96,11 +100,11 @@ type stepError struct {
 	happened bool
 }
 
-func (h *Host) do(ctx context.Context, op, object string, s step, begin func() error) *stepError {
+func (h *Host) do(ctx context.Context, op, object string, s step, o *opened, begin func() error) *stepError {
 	event := Event{Kind: Started, Op: op, Object: object, Step: s.name, Detail: s.describe()}
 	h.emit(event)
 	started := time.Now()
-	err := h.attempt(ctx, op, s, begin)
+	err := h.attempt(ctx, op, s, o, begin)
 	event.Elapsed = time.Since(started)
 	event.Detail = s.describe()
 	if err != nil {
@@ -114,7 +118,7 @@ func (h *Host) do(ctx context.Context, op, object string, s step, begin func() e
 	return nil
 }
 
-func (h *Host) attempt(ctx context.Context, op string, s step, begin func() error) *stepError {
+func (h *Host) attempt(ctx context.Context, op string, s step, o *opened, begin func() error) *stepError {
 	if err := ctx.Err(); err != nil {
 		return &stepError{cause: err}
 	}
@@ -122,6 +126,9 @@ func (h *Host) attempt(ctx context.Context, op string, s step, begin func() erro
 		return &stepError{cause: err}
 	}
 	if err := h.inject(op, s.name, before); err != nil {
+		return &stepError{cause: err}
+	}
+	if err := o.sure(ctx); err != nil {
 		return &stepError{cause: err}
 	}
 	if err := s.do(ctx); err != nil {

@@ -97,8 +97,9 @@ type opened struct {
 	h         *Host
 	on        *session
 	plan      plan
-	touched   bool // a step was begun, written down or not
-	unwritten bool // for a benchmark: no journal, no lease, no record
+	seen      time.Time // when the journal last said that it is this process's
+	touched   bool      // a step was begun, written down or not
+	unwritten bool      // for a benchmark: no journal, no lease, no record
 }
 
 // lease writes a task into the journal and takes its leases. A holder that is dead
@@ -115,6 +116,7 @@ func (h *Host) lease(ctx context.Context, t task) (*opened, error) {
 	told := false
 	for {
 		o.Operation = disk.Operation{Pool: t.pool, Kind: t.op, Object: t.object, Leases: t.leases, Plan: plan}
+		o.seen = time.Now().Round(0)
 		err := t.on.cluster.Begin(ctx, &o.Operation)
 		var held *disk.HeldError
 		if !errors.As(err, &held) {
@@ -164,7 +166,7 @@ func (o *opened) begin(ctx context.Context, i int, committed bool) error {
 	o.touched = true
 	s := o.plan.Steps[i]
 	if len(s.Back)+len(s.On) == 0 && o.plan.Committed == committed {
-		return nil
+		return o.sure(ctx)
 	}
 	o.plan.Begun, o.plan.Committed = i+1, committed
 	return o.write(ctx)
@@ -172,11 +174,26 @@ func (o *opened) begin(ctx context.Context, i int, committed bool) error {
 
 // turnBack writes down that what was begun is being taken back.
 func (o *opened) turnBack(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
 	if o == nil || !o.plan.Committed {
-		return nil
+		return o.sure(ctx)
 	}
 	o.plan.Committed = false
-	return o.write(context.WithoutCancel(ctx))
+	return o.write(ctx)
+}
+
+// doubtAfter is how long this process takes itself for the operation's holder without
+// asking. Somebody else does not before 30 s.
+const doubtAfter = 10 * time.Second
+
+// sure asks the journal whether the operation is still this process's, if it has not
+// for a while: a process that was frozen does not know that, and libvirt does not know
+// of fences.
+func (o *opened) sure(ctx context.Context) error {
+	if o == nil || time.Now().Round(0).Sub(o.seen) < doubtAfter { // the wall's clock: another stands still in a suspended host
+		return nil
+	}
+	return o.write(ctx)
 }
 
 func (o *opened) write(ctx context.Context) (err error) {
@@ -189,7 +206,12 @@ func (o *opened) write(ctx context.Context) (err error) {
 	if o.plan.Begun > 0 {
 		o.Step = o.plan.Steps[o.plan.Begun-1].Name
 	}
-	return o.on.cluster.Advance(ctx, &o.Operation)
+	now := time.Now().Round(0)
+	if err := o.on.cluster.Advance(ctx, &o.Operation); err != nil {
+		return err
+	}
+	o.seen = now
+	return nil
 }
 
 // end brings the machine's record up to date and takes the task out of the journal.

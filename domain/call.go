@@ -49,6 +49,10 @@ func Lost(conn *libvirt.Connect) bool {
 	return is
 }
 
+// Forsake says that a call on a connection has not returned that was not made through
+// this package; see [Lost].
+func Forsake(conn *libvirt.Connect) { note(&lost, conn, true) }
+
 // call runs f and waits for it as long as the connection's time-out and ctx's
 // deadline allow, whichever is later. After that it is [ErrTimeout], the outcome is
 // unknown, and the connection [Lost]. A cancellation does not end it: what f has

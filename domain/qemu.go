@@ -5,6 +5,7 @@ package domain
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ type Condition struct {
 	Moving  bool   // it is on its way from or to another host
 	Paused  bool   // for whatever reason
 	Job     bool   // libvirt is at something that takes long, as a migration
+	Ended   bool   // it is off because its guest has powered off
 }
 
 // pauses are virsh's words for why a machine is paused.
@@ -51,6 +53,7 @@ func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, 
 			return c, wrap("inspect", vm, err)
 		}
 		c.State, c.Running = states[state], hasQEMU(state)
+		c.Ended = state == libvirt.DOMAIN_SHUTOFF && libvirt.DomainShutoffReason(reason) == libvirt.DOMAIN_SHUTOFF_SHUTDOWN
 		if state == libvirt.DOMAIN_PAUSED {
 			c.Paused = true
 			why := libvirt.DomainPausedReason(reason)
@@ -59,7 +62,11 @@ func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, 
 			c.Moving = slices.Contains([]libvirt.DomainPausedReason{libvirt.DOMAIN_PAUSED_MIGRATION,
 				libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
 		}
-		if job, err := d.GetJobInfo(); err == nil && job.Type != libvirt.DOMAIN_JOB_NONE {
+		job, err := d.GetJobInfo()
+		if err = wrap("inspect", vm, err); errors.Is(err, ErrTimeout) {
+			return c, err // it has one, or its QEMU does not answer
+		}
+		if err == nil && job.Type != libvirt.DOMAIN_JOB_NONE {
 			c.Moving, c.Job = true, true
 		}
 		return c, nil

@@ -4,6 +4,7 @@ package migrate
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -17,6 +18,8 @@ var (
 	ErrUnfit = errors.New("destination is not fit")
 	// ErrLost is for a machine that runs on neither host after the move failed.
 	ErrLost = errors.New("runs on neither host")
+	// ErrEnded is an [ErrLost] whose guest has powered off in the middle of it.
+	ErrEnded = fmt.Errorf("its guest has powered off: %w", ErrLost)
 	// ErrUnknown is for a move that failed while a host did not say whether it has
 	// the machine.
 	ErrUnknown = errors.New("where it runs is not known, ask both hosts")

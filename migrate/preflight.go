@@ -43,12 +43,18 @@ type Report struct {
 	ended  <-chan error // the probe, or nil
 }
 
-// Wait waits until the destination has ended the probe.
+// Wait waits until the destination has ended the probe, which one that does not
+// answer any more does not: then it is [domain.ErrTimeout].
 func (r Report) Wait() error {
 	if r.ended == nil {
 		return nil
 	}
-	return <-r.ended
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(probeTimeout):
+		return &domain.Error{Op: "end", Object: "the probe", Kind: domain.ErrTimeout}
+	}
 }
 
 // Preflight asks every question, also after one was answered with no. It changes

@@ -55,7 +55,8 @@ type Move struct {
 // ends, the migration is aborted and Run returns ctx's error when the source is
 // known to run; should the move have been complete by then, it is a success. On
 // any error the machine runs on the source, unless the error is [ErrLost] or
-// [ErrUnknown].
+// [ErrUnknown]. A source that does not answer is ErrUnknown too, and its connections
+// are [domain.Lost].
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func Run(ctx context.Context, m Move) (Result, error) {
@@ -63,20 +64,18 @@ func Run(ctx context.Context, m Move) (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("find VM %s: %w", m.VM, err)
 	}
-	defer d.Free()
 	params, err := m.params(d)
 	if err != nil {
-		return Result{}, err
+		return Result{}, errors.Join(err, d.Free())
 	}
-	watched, err := m.Watch.LookupDomainByName(m.VM)
-	if err != nil {
-		return Result{}, fmt.Errorf("find VM %s: %w", m.VM, err)
-	}
-	defer watched.Free()
 	begin := time.Now()
 	done := make(chan error, 1)
-	go func() { done <- d.MigrateToURI3(m.DestURI, params, flags) }()
-	if err := m.watch(ctx, watched, done, begin); err != nil {
+	go func() {
+		err := d.MigrateToURI3(m.DestURI, params, flags)
+		_ = d.Free()
+		done <- err
+	}()
+	if err := m.watch(ctx, done, begin); err != nil {
 		if err := m.settle(ctx, err); err != nil {
 			return Result{}, err
 		}
@@ -111,64 +110,57 @@ func (m Move) params(d *libvirt.Domain) (*libvirt.DomainMigrateParameters, error
 // watch reports progress until the migration is over, and asks libvirt to abort
 // it when ctx ends: again and again, because a job that has not begun yet cannot
 // be aborted.
-func (m Move) watch(ctx context.Context, d *libvirt.Domain, done <-chan error, begin time.Time) error {
+func (m Move) watch(ctx context.Context, done <-chan error, begin time.Time) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
+	after := context.WithoutCancel(ctx)
 	for {
 		select {
 		case err := <-done:
 			return err
 		case <-tick.C:
 		}
+		var err error
 		if ctx.Err() != nil {
-			_ = d.AbortJob() // fails as long as there is nothing to abort
-			continue
+			err = domain.AbortJob(after, m.Watch, m.VM) // fails as long as there is nothing to abort
+		} else {
+			err = m.report(after, begin)
 		}
-		if m.Report == nil {
-			continue
-		}
-		if info, err := d.GetJobInfo(); err == nil && info.Type == libvirt.DOMAIN_JOB_UNBOUNDED {
-			m.report(d, begin)
+		if errors.Is(err, domain.ErrTimeout) && domain.Lost(m.Watch) {
+			domain.Forsake(m.Source)
+			return err
 		}
 	}
 }
 
-func (m Move) report(d *libvirt.Domain, begin time.Time) {
-	s, err := d.GetJobStats(0)
-	if err != nil {
-		return // it ended between the two calls
+func (m Move) report(ctx context.Context, begin time.Time) error {
+	s, err := domain.JobStats(ctx, m.Watch, m.VM)
+	if err != nil || s == nil || m.Report == nil {
+		return err // it ended between two calls, or has not begun
 	}
 	m.Report(Progress{
 		Total: int64(s.DataTotal), Done: int64(s.DataProcessed), Remaining: int64(s.DataRemaining),
 		Rate: int64(s.MemBps), Dirty: int64(s.MemDirtyRate * s.MemPageSize),
 		Elapsed: time.Since(begin),
 	})
+	return nil
 }
 
 // settle finds out where the machine is after libvirt reported failure; nil if it
 // runs on the destination.
 func (m Move) settle(ctx context.Context, cause error) error {
-	after := context.WithoutCancel(ctx)
-	here, err := domain.Find(after, m.Source, m.VM)
-	if err == nil && here.Running {
-		if ctx.Err() != nil && errors.Is(cause, libvirt.ERR_OPERATION_ABORTED) {
-			return ctx.Err()
-		}
-		return &domain.Error{Op: "move to", Object: m.DestURI, Err: cause}
-	}
-	there, thereErr := domain.Find(after, m.Dest, m.VM)
+	moved, err := Settle(context.WithoutCancel(ctx), m.Source, m.Dest, m.VM)
 	switch {
-	case thereErr == nil && there.Running:
-		return nil // it moved, whatever went wrong then
-	case gone(here, err) && gone(there, thereErr):
-		return fmt.Errorf("%w: %w", ErrLost, cause)
+	case errors.Is(err, ErrLost):
+		return fmt.Errorf("%w: %w", err, cause)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrUnknown, errors.Join(cause, err))
+	case moved:
+		return nil // it did, whatever went wrong then
+	case ctx.Err() != nil && errors.Is(cause, libvirt.ERR_OPERATION_ABORTED):
+		return ctx.Err()
 	}
-	return fmt.Errorf("%w: %w", ErrUnknown, errors.Join(cause, err, thereErr))
-}
-
-// gone says that a host answered and that the machine does not run on it.
-func gone(info domain.Info, err error) bool {
-	return err == nil && !info.Running || errors.Is(err, domain.ErrNotFound)
+	return &domain.Error{Op: "move to", Object: m.DestURI, Err: cause}
 }
 
 // account asks the destination what the migration took. The machine has moved

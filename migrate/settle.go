@@ -15,11 +15,13 @@ import (
 // settleTimeout is how long two hosts may take to hand a guest over.
 const settleTimeout = 30 * time.Second
 
-// Settle finds out where a machine is whose migration was begun by a client that died,
-// and makes an end of it: while the hosts are at it, it waits for them; what then is
-// left of the machine on the other host is removed. The destination is asked first:
-// if its guest runs there, the migration has happened, whatever the source says, and
-// else it has not. The machine may run on neither; then it is where it is defined.
+// Settle finds out where a machine is whose migration has failed, or was begun by a
+// client that died, and makes an end of it: while the hosts are at it, it waits for
+// them; what then is left of the machine on the other host is removed. The destination
+// is asked first: if its guest runs there, the migration has happened, whatever the
+// source says, and else it has not. Only if both run is it the source's: that one went
+// on because the destination had not, which then came too late. Should it run on
+// neither, that is [ErrLost], and moved says where it is defined.
 //
 // A host that does not answer is an error: only with both can it be known.
 func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (moved bool, err error) {
@@ -35,21 +37,23 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (move
 		}
 		// A guest that waits for the end of a move waits for nobody if the other host
 		// knows nothing of it any more.
+		late := time.Since(begin) > settleTimeout
 		switch {
-		case there.runs():
+		case there.runs() && !here.runs(), there.is() && !there.waits && !here.is():
 			return true, leave(ctx, source, vm, here)
 		case here.job:
 			begin = time.Now()
-		case here.paused && there.is():
-			if time.Since(begin) > settleTimeout {
+		case here.waits && there.is():
+			if late {
 				return false, fmt.Errorf("%s is paused on both hosts, for a move that does not end: %w", vm, ErrUnknown)
 			}
-		case here.paused && !there.is():
+		case here.waits:
 			return false, domain.Resume(ctx, source, vm)
 		case here.is():
 			return false, leave(ctx, dest, vm, there)
+		case there.is() && !late: // its memory may have come
 		default:
-			return there.defined, nil
+			return lost(ctx, dest, vm, here, there)
 		}
 		select {
 		case <-ctx.Done():
@@ -59,13 +63,26 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (move
 	}
 }
 
+// lost makes an end of a machine that runs on neither host.
+func lost(ctx context.Context, dest *libvirt.Connect, vm string, here, there side) (moved bool, err error) {
+	why := ErrLost
+	if here.ended || there.ended {
+		why = ErrEnded
+	}
+	if here.defined {
+		return false, errors.Join(leave(ctx, dest, vm, there), why)
+	}
+	return there.defined, errors.Join(domain.Destroy(ctx, dest, vm), why)
+}
+
 // side is a machine as one host knows it.
 type side struct {
 	defined bool
 	qemu    bool
 	job     bool // a migration is under way
-	paused  bool // it waits for the end of one
+	waits   bool // it is paused until the end of one
 	stopped bool // it is paused for whatever reason
+	ended   bool // its guest has powered off
 }
 
 func (s side) is() bool   { return s.defined && s.qemu }
@@ -76,14 +93,13 @@ func inspect(ctx context.Context, conn *libvirt.Connect, vm string) (side, error
 	if errors.Is(err, domain.ErrNotFound) {
 		return side{}, nil
 	}
-	return side{defined: true, qemu: c.Running, job: c.Job, stopped: c.Paused,
-		paused: c.Moving && c.Paused && !c.Job}, err
+	return side{defined: true, qemu: c.Running, job: c.Job, stopped: c.Paused, ended: c.Ended,
+		waits: c.Moving && c.Paused && !c.Job}, err
 }
 
-// leave removes what a host has left of a machine that is on the other. One that
-// runs there is not touched: two run, which is for a repair to judge.
+// leave removes what a host has of a machine that is on the other.
 func leave(ctx context.Context, conn *libvirt.Connect, vm string, is side) error {
-	if !is.defined || is.runs() {
+	if !is.defined {
 		return nil
 	}
 	if err := domain.Destroy(ctx, conn, vm); err != nil {
