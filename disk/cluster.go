@@ -64,6 +64,7 @@ type Cluster struct {
 	conf string // absolute path
 	user string
 	fsid string
+	wait time.Duration // for what librados has no time-out of its own
 
 	presence presence
 
@@ -138,7 +139,10 @@ func configure(cfg Config) (*Cluster, error) {
 			return nil, wrap("set option "+option+" for", "Ceph", err)
 		}
 	}
-	c := &Cluster{conn: conn, conf: path, user: cfg.User}
+	c := &Cluster{conn: conn, conf: path, user: cfg.User, wait: monTimeout}
+	if cfg.Timeout > 0 {
+		c.wait = cfg.Timeout
+	}
 	if hosts, _ := conn.GetConfigOption("mon_host"); hosts == "" {
 		return nil, invalid("ceph.conf "+path, "names no monitor (mon host)")
 	}
@@ -347,7 +351,12 @@ func (c *Cluster) explainCaps(pool string, err error) error {
 // openPool is a pool for the caller to destroy. A pool that is full, or over its
 // quota, is an error there and not a wait; what only removes is let through.
 func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
-	io, err := c.conn.OpenIOContext(pool)
+	// If the pool is not known, librados asks a monitor for a newer map.
+	var io *rados.IOContext
+	err := c.within(context.Background(), func() (err error) {
+		io, err = c.conn.OpenIOContext(pool)
+		return err
+	})
 	if err != nil {
 		e := translate("open", "pool "+pool, err)
 		if is(e, ErrNotFound) {
@@ -360,6 +369,21 @@ func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
 		return nil, wrap("open", "pool "+pool, err)
 	}
 	return io, nil
+}
+
+// within ends a wait for the monitors that librados would not end. The call is left
+// to itself.
+func (c *Cluster) within(ctx context.Context, f func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.wait)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // view runs f with an image (or its snapshot) opened read-only, so that we

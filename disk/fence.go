@@ -38,7 +38,7 @@ func (c *Cluster) Fence(ctx context.Context, addr string, keep time.Duration) er
 		"prefix": "osd blocklist", "blocklistop": "add", "addr": addr,
 		"expire": json.Number(strconv.FormatFloat(keep.Seconds(), 'f', 1, 64))}) // 1 is no float to the monitor, 1.0 is
 	if err == nil {
-		err = c.conn.WaitForLatestOSDMap()
+		err = c.within(ctx, c.conn.WaitForLatestOSDMap)
 	}
 	return wrap("fence", addr, err)
 }

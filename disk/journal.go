@@ -180,7 +180,7 @@ func (o *Operation) taken() error {
 // other pools first. One that is not there any more is fine; it is [ErrTaken] if
 // somebody took it over.
 func (c *Cluster) End(ctx context.Context, o *Operation) error {
-	c.forget(o)
+	defer c.forget(o) // not sooner: whoever asked would take it for given up
 	byPool := o.leases()
 	for pool, keys := range byPool {
 		if pool == o.Pool {
@@ -208,6 +208,7 @@ func (c *Cluster) End(ctx context.Context, o *Operation) error {
 
 // change applies a change to a pool's journal. If what is there is not what the
 // change expects, judge says what to make of it; nil is that nothing need be done.
+// Of a change that timed out the outcome is unknown.
 func (c *Cluster) change(ctx context.Context, pool string, o *Operation, change omapChange, judge func(has map[string][]byte) error) error {
 	return c.pool(ctx, pool, func(io *rados.IOContext) error {
 		for {
@@ -215,8 +216,7 @@ func (c *Cluster) change(ctx context.Context, pool string, o *Operation, change 
 			if ok {
 				return nil
 			}
-			// Of a write that timed out the outcome is unknown: it is read.
-			if err != nil && !is(err, ErrTimeout) {
+			if err != nil {
 				return wrap("write journal of", "pool "+pool+" for "+o.Kind+" "+o.Object, err)
 			}
 			has, err := readJournal(io, pool, "")
@@ -282,10 +282,15 @@ func readJournal(io *rados.IOContext, pool, prefix string) (map[string][]byte, e
 
 // Abandon leaves an operation in the journal for anybody to go on with.
 func (c *Cluster) Abandon(ctx context.Context, o *Operation) error {
-	c.forget(o)
+	c.GiveUp(o)
 	o.Abandoned = true
 	return c.Advance(ctx, o)
 }
+
+// GiveUp leaves an operation in the journal for anybody to go on with, as [Cluster.Abandon]
+// does, and writes nothing: it is for when the cluster does not answer. Who asks
+// later is told by this process, or finds it dead.
+func (c *Cluster) GiveUp(o *Operation) { c.forget(o) }
 
 // remember and forget know which operations this process works on: one that it
 // holds and does not work on is abandoned, whether or not it could write that.
@@ -304,40 +309,50 @@ func (c *Cluster) forget(o *Operation) {
 	delete(c.work, o.ID)
 }
 
-func (c *Cluster) worksOn(o *Operation) bool {
+func (c *Cluster) worksOn() []string {
 	c.workMu.Lock()
 	defer c.workMu.Unlock()
-	return c.work[o.ID]
+	return slices.Collect(maps.Keys(c.work))
 }
 
 // Alive says whether an operation's process still works on it: [Gone] if it is
 // proven dead, is not known to the cluster any more, or has given up.
 func (c *Cluster) Alive(ctx context.Context, o *Operation) (Presence, error) {
-	switch {
-	case o.Abandoned || o.Holder.Dead():
-		return Gone, nil
-	case o.Holder.Client != c.conn.GetInstanceID():
-	case c.worksOn(o):
-		return Present, nil
-	default:
-		return Gone, nil
+	alive, _, err := c.alive(ctx, o)
+	return alive, err
+}
+
+// alive says so too, and of one that is [Gone] whether its process may only sleep.
+func (c *Cluster) alive(ctx context.Context, o *Operation) (alive Presence, asleep bool, err error) {
+	if o.Abandoned || o.Holder.Dead() {
+		return Gone, false, nil
 	}
-	clients, err := c.Clients(ctx, o.Pool)
-	return clients[o.Holder.Client], err
+	holder := member{Present, c.worksOn()}
+	if o.Holder.Client != c.conn.GetInstanceID() {
+		all, err := c.members(ctx, o.Pool)
+		if err != nil {
+			return Gone, false, err
+		}
+		holder = all[o.Holder.Client]
+	}
+	if holder.presence == Present && !slices.Contains(holder.work, o.ID) {
+		return Gone, false, nil
+	}
+	return holder.presence, holder.presence == Gone, nil
 }
 
 // TakeOver makes an operation this process's own, if it is [Gone]; if its process
 // may only sleep, it is kept from the cluster first. One that somebody works on,
 // or took over just now, is [ErrInUse].
 func (c *Cluster) TakeOver(ctx context.Context, o *Operation) error {
-	alive, err := c.Alive(ctx, o)
+	alive, asleep, err := c.alive(ctx, o)
 	if err != nil {
 		return err
 	}
 	if alive != Gone {
 		return &Error{Op: "take over", Object: o.Kind + " " + o.Object, Kind: ErrInUse, Err: &HeldError{*o}, Holders: []string{o.String()}}
 	}
-	if !o.Abandoned && !o.Holder.Dead() && o.Holder.Client != c.conn.GetInstanceID() {
+	if asleep {
 		if err := c.Fence(ctx, o.Holder.Addr, FenceTime); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ package disk
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +28,13 @@ const (
 	Present
 )
 
+// member is a client that watches the journal, and the operations that it works on.
+// One that is not in here of those which it holds, it has given up.
+type member struct {
+	presence Presence
+	work     []string // IDs
+}
+
 // presence is this process's watches, one a pool.
 type presence struct {
 	mu    sync.Mutex
@@ -36,6 +44,7 @@ type presence struct {
 // watch is a watch and what it needs.
 type watch struct {
 	io   *rados.IOContext
+	work func() []string
 	mu   sync.Mutex
 	w    *rados.Watcher
 	stop chan struct{}
@@ -57,7 +66,7 @@ func (c *Cluster) show(pool string) error {
 		io.Destroy()
 		return c.explainCaps(pool, wrap("write journal of", "pool "+pool, err))
 	}
-	w := &watch{io: io, stop: make(chan struct{})}
+	w := &watch{io: io, work: c.worksOn, stop: make(chan struct{})}
 	if err := w.begin(); err != nil {
 		io.Destroy()
 		return c.explainCaps(pool, wrap("watch journal of", "pool "+pool, err))
@@ -74,6 +83,9 @@ func (c *Cluster) show(pool string) error {
 func (w *watch) begin() (err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.ended() {
+		return nil
+	}
 	if w.w, err = w.io.Watch(journalObject); err != nil {
 		return err
 	}
@@ -91,51 +103,75 @@ func (w *watch) serve(events <-chan rados.NotifyEvent, lost <-chan error) {
 			if !ok {
 				return
 			}
-			_ = e.Ack(nil) // who asked sees it or asks again
+			_ = e.Ack([]byte(strings.Join(w.work(), "\n"))) // who asked sees it or asks again
 		case err := <-lost:
 			if err == nil {
 				return // closed
 			}
-			w.mu.Lock()
-			_ = w.w.Delete() // it is lost already
-			w.mu.Unlock()
-			select {
-			case <-w.stop:
-			default:
-				_ = w.begin()
+			w.forget()
+			for w.begin() != nil { // the OSD may be away for longer
+				select {
+				case <-w.stop:
+					return
+				case <-time.After(time.Second):
+				}
 			}
 			return
 		}
 	}
 }
 
-// end takes this process's watches away.
+// end takes this process's watches away, all at once: each may wait for an OSD.
 func (p *presence) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	var all sync.WaitGroup
 	for _, w := range p.pools {
-		close(w.stop)
-		w.mu.Lock()
-		_ = w.w.Delete() // at worst it expires
-		w.mu.Unlock()
-		w.done.Wait()
-		w.io.Destroy()
+		all.Go(w.end)
 	}
+	all.Wait()
 	p.pools = nil
 }
 
-// Clients asks the journal of a pool who is there. A client that it does not name
-// is [Gone]. It blocks for two seconds if somebody does not answer.
-func (c *Cluster) Clients(ctx context.Context, pool string) (map[uint64]Presence, error) {
-	found := map[uint64]Presence{}
+func (w *watch) end() {
+	close(w.stop)
+	w.forget()
+	w.done.Wait()
+	w.io.Destroy()
+}
+
+func (w *watch) ended() bool {
+	select {
+	case <-w.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// forget takes the watch away, if there is one. At worst it expires.
+func (w *watch) forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.w != nil {
+		_ = w.w.Delete()
+		w.w = nil
+	}
+}
+
+// members asks the journal of a pool who is there, by client. One that it does not
+// name is [Gone]. It blocks for two seconds if somebody does not answer.
+func (c *Cluster) members(ctx context.Context, pool string) (map[uint64]member, error) {
+	found := map[uint64]member{}
 	err := c.pool(ctx, pool, func(io *rados.IOContext) error {
 		acks, silent, err := io.NotifyWithTimeout(journalObject, nil, answerTime)
 		for _, a := range acks {
-			found[uint64(a.NotifierID)] = Present
+			m := found[uint64(a.NotifierID)] // a watch that was lost and made again may be there twice
+			found[uint64(a.NotifierID)] = member{Present, append(m.work, strings.Split(string(a.Response), "\n")...)}
 		}
 		for _, s := range silent {
-			if id := uint64(s.NotifierID); found[id] == Gone {
-				found[id] = Silent
+			if id := uint64(s.NotifierID); found[id].presence == Gone {
+				found[id] = member{presence: Silent}
 			}
 		}
 		if is(err, ErrNotFound) || is(err, ErrTimeout) { // no journal yet; a silent one
