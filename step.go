@@ -72,6 +72,9 @@ func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o 
 		switch {
 		case errors.Is(err.cause, disk.ErrTaken), errors.Is(err.cause, disk.ErrFenced):
 			return e // whoever took it over takes it back
+		case o.giveUp(err.cause): // to undo it would take what does not answer
+			e.Next = "it is in the journal; when Ceph answers again:  vmdisk repair"
+			return e
 		case committed:
 			return o.stop(ctx, e, i > 0 || err.happened)
 		case err.happened:
@@ -132,13 +135,17 @@ func (h *Host) attempt(ctx context.Context, op string, s step, o *opened, begin 
 		return &stepError{cause: err}
 	}
 	if err := s.do(ctx); err != nil {
-		unknown := errors.Is(err, disk.ErrTimeout) || errors.Is(err, domain.ErrTimeout) || errors.Is(err, migrate.ErrUnknown)
-		return &stepError{cause: err, happened: unknown}
+		return &stepError{cause: err, happened: timedOut(err) || errors.Is(err, migrate.ErrUnknown)}
 	}
 	if err := h.inject(op, s.name, after); err != nil {
 		return &stepError{cause: err, happened: true}
 	}
 	return nil
+}
+
+// timedOut says that something did not answer: what was asked of it may be done.
+func timedOut(err error) bool {
+	return errors.Is(err, disk.ErrTimeout) || errors.Is(err, domain.ErrTimeout)
 }
 
 // inject lets a test fail a step; see [Host.fault].
@@ -182,6 +189,9 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *ope
 		}
 		event.Elapsed = time.Since(begin)
 		h.emit(event)
+		if o.written() && timedOut(err) {
+			break // the rest would wait too, and is in the journal
+		}
 	}
 	return left, again
 }

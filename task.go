@@ -74,12 +74,12 @@ func (h *Host) perform(ctx context.Context, t task) error {
 	}
 	if t.vm != "" && !t.anywhere && !o.unwritten {
 		if err := h.belongsHere(ctx, t.on, t.vm); err != nil {
-			return failed(t.op, t.object, errors.Join(err, o.end(ctx)))
+			return o.refuse(ctx, t, err)
 		}
 	}
 	if t.check != nil {
 		if err := t.check(ctx); err != nil {
-			return failed(t.op, t.object, errors.Join(err, o.end(ctx)))
+			return o.refuse(ctx, t, err)
 		}
 	}
 	steps := t.steps()
@@ -88,6 +88,14 @@ func (h *Host) perform(ctx context.Context, t task) error {
 		o.plan.Steps = append(o.plan.Steps, planned{Name: s.name, Back: s.back, On: s.on})
 	}
 	return h.runSteps(ctx, t.op, t.object, steps, o)
+}
+
+// refuse ends a task that has not begun.
+func (o *opened) refuse(ctx context.Context, t task, err error) error {
+	if !o.giveUp(err) {
+		err = errors.Join(err, o.end(ctx))
+	}
+	return failed(t.op, t.object, err)
 }
 
 // opened is a task's entry in the journal. A nil one is that of a workflow that is
@@ -223,10 +231,26 @@ func (o *opened) end(ctx context.Context) error {
 	defer cancel()
 	if o.plan.VM != "" && o.touched {
 		if err := o.h.keepRecord(ctx, o.on, o.plan.VM); err != nil {
+			if o.giveUp(err) {
+				return err
+			}
 			return errors.Join(err, o.on.cluster.Abandon(ctx, &o.Operation))
 		}
 	}
 	return o.on.cluster.End(ctx, &o.Operation)
+}
+
+// written says whether the task is in the journal.
+func (o *opened) written() bool { return o != nil && !o.unwritten }
+
+// giveUp leaves a task to a repair if the cluster did not answer: to wait for it
+// again would take as long again.
+func (o *opened) giveUp(err error) bool {
+	if !o.written() || !errors.Is(err, disk.ErrTimeout) {
+		return false
+	}
+	o.on.cluster.GiveUp(&o.Operation)
+	return true
 }
 
 // stop ends a task that failed with e: it is over, or, if something of it is left,
@@ -239,7 +263,9 @@ func (o *opened) stop(ctx context.Context, e *Error, left bool) error {
 	if left {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 		defer cancel()
-		err = o.on.cluster.Abandon(ctx, &o.Operation)
+		if err = o.on.cluster.Abandon(ctx, &o.Operation); errors.Is(err, disk.ErrTimeout) {
+			err = nil // it is given up all the same
+		}
 	} else {
 		err = o.end(ctx)
 	}

@@ -68,10 +68,11 @@ func exitCode(err error) int {
 	if err == nil {
 		return exitOK
 	}
-	// Of several failures the first counts, unless one has left something.
+	// Of several failures the first counts, unless one has left something. What did
+	// not answer leaves something for a repair to finish, which is no surprise.
 	for _, e := range flatten(err) {
 		var workflow *vmdisk.Error
-		if errors.As(e, &workflow) && len(workflow.Left) > 0 {
+		if errors.As(e, &workflow) && len(workflow.Left) > 0 && !errors.Is(e, disk.ErrTimeout) && !errors.Is(e, domain.ErrTimeout) {
 			return exitLeft
 		}
 	}

@@ -81,6 +81,7 @@ func TestExitCodes(t *testing.T) {
 		{&disk.Error{Kind: disk.ErrHasClones}, 39},
 		{&disk.Error{Kind: disk.ErrHasSnapshots}, 39},
 		{left, 75},
+		{&vmdisk.Error{Err: &disk.Error{Kind: disk.ErrTimeout}, Left: []string{"clone"}}, 110},
 		{&disk.Error{Kind: disk.ErrTimeout}, 110},
 		{&domain.Error{Kind: domain.ErrPending}, 110},
 		{fmt.Errorf("boot: %w", context.Canceled), 130},
