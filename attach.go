@@ -110,6 +110,10 @@ func (a *attach) prepare(ctx context.Context, vm, volume string) (err error) {
 
 // check refuses what cannot work, now that nobody else changes either.
 func (a *attach) check(ctx context.Context) error {
+	// QEMU would wait for a monitor that does not answer, and its guest with it.
+	if _, err := a.cluster.Monitors(ctx); err != nil {
+		return err
+	}
 	if err := a.checkTarget(ctx); err != nil {
 		return err
 	}
