@@ -86,10 +86,14 @@ func (c *Cluster) clonesOf(ctx context.Context, n Name) ([]string, error) {
 // two who take it at once while the image is open elsewhere librbd takes the second
 // for the first repeated, and tells both that they did: it takes a lease.
 // The image may be open and written to meanwhile: what was acknowledged before is
-// in the snapshot.
+// in the snapshot. If who owns the image's lock does not respond it is [ErrTimeout],
+// and the lock stays.
 //
 // Similar to: rbd snap create.
 func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
+	if err := c.ownerResponds(ctx, "create snapshot", n); err != nil {
+		return err
+	}
 	return c.edit(ctx, n, func(img *rbd.Image) error {
 		if err := noSnapshot(img, n); err != nil {
 			return err
