@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/secret"
 )
@@ -71,8 +72,42 @@ func keep(xml string) (string, error) { return xml, nil }
 // is cut instead. One that is off is fine. A guest that does not power off within
 // [Config.Timeout] is [domain.ErrTimeout] and goes on running.
 //
+// If Ceph does not answer within [Config.Timeout], force cuts the power all the same,
+// with a Warning: that needs no lease, for nobody begins to write by it.
+//
 // Similar to: virsh shutdown, and waiting; or virsh destroy.
 func (h *Host) Stop(ctx context.Context, vm string, force bool) (VM, error) {
+	v, err := h.stop(ctx, vm, force)
+	if force && errors.Is(err, disk.ErrTimeout) {
+		return h.cutPower(ctx, vm, err)
+	}
+	return v, err
+}
+
+// cutPower does without Ceph, which does not answer.
+func (h *Host) cutPower(ctx context.Context, vm string, why error) (VM, error) {
+	const op = "stop"
+	var on session
+	defer on.end()
+	if err := on.openHost(ctx, h); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	info, err := domain.Find(ctx, on.conn, vm)
+	if err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	if err := domain.Destroy(ctx, on.conn, info.UUID); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	h.emit(Event{Kind: Warning, Op: op, Object: info.Name, Err: why,
+		Detail: "its power is cut; Ceph does not answer, so its record there does not say so until:  vmdisk repair " + info.Name})
+	if info, err = domain.Find(ctx, on.conn, info.UUID); err != nil {
+		return VM{}, failed(op, vm, err)
+	}
+	return describeVM(info, on.host, nil), nil
+}
+
+func (h *Host) stop(ctx context.Context, vm string, force bool) (VM, error) {
 	const op = "stop"
 	o := &outage{h: h, op: op}
 	defer o.end()

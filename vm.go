@@ -126,20 +126,24 @@ func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []doma
 	}
 	vms := []VM{}
 	for _, info := range infos {
-		vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
-		for _, d := range info.Disks {
-			own := VMDisk{
-				Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, QoS: limits(d.QoS),
-				Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
-			}
-			if d.Pool != "" {
-				own.Role = disk.Role(info.UUID, d.Image)
-			}
-			vm.Disks = append(vm.Disks, own)
-		}
-		vms = append(vms, vm)
+		vms = append(vms, describeVM(info, hostname, sizes))
 	}
 	return vms, nil
+}
+
+func describeVM(info domain.Info, hostname string, sizes map[disk.Name]int64) VM {
+	vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
+	for _, d := range info.Disks {
+		own := VMDisk{
+			Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, QoS: limits(d.QoS),
+			Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
+		}
+		if d.Pool != "" {
+			own.Role = disk.Role(info.UUID, d.Image)
+		}
+		vm.Disks = append(vm.Disks, own)
+	}
+	return vm
 }
 
 func (h *Host) sizes(ctx context.Context, names []disk.Name) (map[disk.Name]int64, error) {

@@ -150,11 +150,17 @@ func Shutdown(ctx context.Context, conn *libvirt.Connect, vm string) error {
 	})
 }
 
+// killTime is after how long libvirt kills a QEMU that does not end by itself, as one
+// whose disk does not answer. Source: libvirt, virProcessKillPainfullyDelay.
+const killTime = 15 * time.Second
+
 // Destroy ends a machine as if its power was cut; one that is off or not there
-// is fine.
+// is fine. It can take 15 s.
 //
 // Similar to: virsh destroy.
 func Destroy(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	ctx, cancel := context.WithTimeout(ctx, killTime-grace)
+	defer cancel()
 	err := with(ctx, conn, vm, func(d *libvirt.Domain) error {
 		if err := d.Destroy(); !errors.Is(err, libvirt.ERR_OPERATION_INVALID) {
 			return wrap("stop", vm, err)
