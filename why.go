@@ -304,6 +304,23 @@ func (w *why) who(addr string) (who string, known bool) {
 	return "not known to vmdisk", false
 }
 
+// checkRoom says which pools of the machine's disks are full: its guest waits.
+func (w *why) checkRoom(ctx context.Context) error {
+	full, err := w.cluster.FullPools(ctx)
+	if err != nil {
+		return err
+	}
+	full = slices.DeleteFunc(full, func(pool string) bool {
+		return !slices.ContainsFunc(w.images, func(n disk.Name) bool { return n.Pool == pool })
+	})
+	room := WhyCheck{"room", len(full) == 0, "none of its pools is full"}
+	if !room.OK {
+		room.Detail = "full: pool " + strings.Join(full, ", ") + "; what writes there waits, what removes does not"
+	}
+	w.Checks = append(w.Checks, room)
+	return nil
+}
+
 // checks are what a start needs.
 func (w *why) checks(ctx context.Context, noHost error) error {
 	may, err := w.cluster.MayFence(ctx)
@@ -319,6 +336,9 @@ func (w *why) checks(ctx context.Context, noHost error) error {
 		record.Detail = "there is none: it could not be evacuated; vmdisk start or stop writes one"
 	}
 	w.Checks = append(w.Checks, caps, record)
+	if err := w.checkRoom(ctx); err != nil {
+		return err
+	}
 	if noHost != nil {
 		return nil
 	}

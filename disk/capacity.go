@@ -4,6 +4,8 @@ package disk
 
 import (
 	"context"
+	"slices"
+	"strings"
 )
 
 // Capacity is the room in a cluster and its pools.
@@ -77,4 +79,25 @@ func (c *Cluster) Capacity(ctx context.Context, pools ...string) (Capacity, erro
 		}
 	}
 	return all, nil
+}
+
+// FullPools names the pools that take no more writes: those over their quota, and all
+// if the cluster is full.
+//
+// Similar to: ceph health detail.
+func (c *Cluster) FullPools(ctx context.Context) ([]string, error) {
+	var pools []struct {
+		Name  string `json:"pool_name"`
+		Flags string `json:"flags_names"`
+	}
+	if err := c.AskJSON(ctx, map[string]any{"prefix": "osd pool ls", "detail": "detail"}, &pools); err != nil {
+		return nil, err
+	}
+	full := []string{}
+	for _, p := range pools {
+		if slices.Contains(strings.Split(p.Flags, ","), "full") {
+			full = append(full, p.Name)
+		}
+	}
+	return full, nil
 }
