@@ -73,6 +73,8 @@ func next(object string, err error) string {
 		return "what is it doing?  vmdisk why " + object
 	case errors.Is(err, domain.ErrPending):
 		return "run the same command again, or: vmdisk stop " + object
+	case errors.Is(err, domain.ErrNoSlot):
+		return "detach another, or give its definition more slots (pcie-root-port) while it is off"
 	case errors.Is(err, disk.ErrNotProtected):
 		var e *disk.Error
 		if errors.As(err, &e) {

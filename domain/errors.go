@@ -21,6 +21,7 @@ var (
 	ErrPending     = errors.New("pending: the guest has not let go yet")
 	ErrTimeout     = errors.New("timed out")
 	ErrUnreachable = errors.New("cannot be reached")
+	ErrNoSlot      = errors.New("has no free slot")
 )
 
 // Error says what was being done to which domain and why it failed.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"libvirt.org/go/libvirt"
@@ -60,7 +61,8 @@ func (i DiskInfo) sameAs(o DiskInfo) bool {
 // persistent definition. Without a target it gets the first that is free; vda is
 // where a root disk goes, even if the machine has none. It returns the target. It
 // is done when QEMU has opened the image; the guest sees the disk a moment later.
-// A target that is taken is [ErrTargetInUse].
+// A target that is taken is [ErrTargetInUse]; a machine whose slots are all taken
+// [ErrNoSlot].
 //
 // Similar to: virsh attach-device --live --config.
 func Attach(ctx context.Context, conn *libvirt.Connect, vm string, disk Disk) (target string, err error) {
@@ -83,8 +85,18 @@ func Attach(ctx context.Context, conn *libvirt.Connect, vm string, disk Disk) (t
 		if err != nil {
 			return err
 		}
-		return wrap("attach "+disk.Target+" to", vm, d.AttachDeviceFlags(xml, flags))
+		return noSlot(vm, wrap("attach "+disk.Target+" to", vm, d.AttachDeviceFlags(xml, flags)))
 	})
+}
+
+// noSlot tells the error of a machine without a free slot from others. libvirt has
+// only words for it.
+func noSlot(vm string, err error) error {
+	var native libvirt.Error
+	if errors.As(err, &native) && native.Code == libvirt.ERR_INTERNAL_ERROR && strings.Contains(native.Message, "No more available PCI slots") {
+		return &Error{Object: "VM " + vm, Kind: ErrNoSlot, Err: native, Reason: "has no free slot to plug a disk into"}
+	}
+	return err
 }
 
 // affect is what a change must reach: the definition, and the running machine.
