@@ -51,6 +51,8 @@ const (
 	actResize       verb = "resize"        // Image, a volume of From bytes, to Size
 	actFlatten      verb = "flatten"       // Image, if that was as good as done
 	actDrop         verb = "drop"          // Image, what the volume To hung on
+	actBringBack    verb = "bring back"    // Image, ID in the trash, unless there is one
+	actTidyTrash    verb = "tidy trashed"  // Image, ID in the trash: the snapshots of backups on it
 )
 
 // action is a verb and what it is done to.
@@ -61,6 +63,9 @@ type action struct {
 	VM     string `json:"vm,omitempty"` // UUID
 	Name   string `json:"name,omitempty"`
 	Secret string `json:"secret,omitempty"`
+	Backup string `json:"backup,omitempty"` // its ID
+	// Store says that Image is where backups are, and the user's who writes them.
+	Store bool `json:"store,omitempty"`
 	// While is an image that there must be; else it is done already.
 	While string `json:"while,omitempty"`
 	Size  int64  `json:"size,omitempty"` // bytes
@@ -79,7 +84,7 @@ type action struct {
 // String is for people: "remove vms/0562…_disk".
 func (a action) String() string {
 	s := string(a.Verb)
-	for _, part := range []string{a.Image, a.Name, a.Secret} {
+	for _, part := range []string{a.Backup, a.Image, a.Name, a.Secret} {
 		if part != "" {
 			s += " " + part
 		}
@@ -111,16 +116,26 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return err
 		}
 	}
-	switch a.Verb {
-	case actRemove:
-		return unlessGone(on.cluster.RemoveDisk(ctx, n))
-	case actRemoveVolume:
-		if err := on.cluster.WaitUnused(ctx, n); unlessGone(err) != nil { // who removed it may have died just now
+	cluster := on.cluster
+	if a.Store {
+		var err error
+		if cluster, err = h.backups(ctx); err != nil {
 			return err
 		}
-		return unlessGone(on.cluster.RemoveVolume(ctx, n))
+		if known, err := h.actOnBackup(ctx, cluster, n, a); known {
+			return err
+		}
+	}
+	switch a.Verb {
+	case actRemove:
+		return gone(cluster.RemoveDisk(ctx, n))
+	case actRemoveVolume:
+		if err := on.cluster.WaitUnused(ctx, n); gone(err) != nil { // who removed it may have died just now
+			return err
+		}
+		return gone(on.cluster.RemoveVolume(ctx, n))
 	case actRemoveSnap:
-		return unlessGone(on.cluster.RemoveSnapshot(ctx, n))
+		return gone(cluster.RemoveSnapshot(ctx, n))
 	case actRemoveDisk:
 		return on.cluster.RemoveMachineDisk(ctx, n)
 	case actRemoveImage:
@@ -132,11 +147,11 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		if errors.Is(err, disk.ErrExists) { // somebody took the name: it stays where it is
 			return nil
 		}
-		return unlessGone(err)
+		return gone(err)
 	case actDropTrashed:
-		return unlessGone(on.cluster.DropTrashedSnapshots(ctx, a.trashed(n), nil))
+		return gone(on.cluster.DropTrashedSnapshots(ctx, a.trashed(n), nil))
 	case actPurge:
-		return unlessGone(on.cluster.PurgeTrash(ctx, a.trashed(n), true))
+		return gone(on.cluster.PurgeTrash(ctx, a.trashed(n), true))
 	case actRename:
 		return h.rename(ctx, on.cluster, n, a)
 	case actRollBack:
@@ -153,6 +168,16 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return finishFlatten(ctx, on.cluster, n)
 	case actDrop:
 		return drop(ctx, on.cluster, n, a)
+	case actBringBack:
+		return bringBack(ctx, on.cluster, n, a.ID)
+	case actTidyTrash:
+		return tidyTrashed(ctx, on.cluster, n, a.ID)
+	}
+	if a.Verb == actThaw {
+		var err error
+		if a, err = h.wherever(ctx, on, a); err != nil {
+			return err
+		}
 	}
 	return h.onHost(ctx, on, a, func(conn *libvirt.Connect) error {
 		switch a.Verb {
@@ -199,14 +224,6 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 func (h *Host) forward(on *session, name, detail string, a action) step {
 	return step{name: name, detail: says(detail), on: []action{a},
 		do: func(ctx context.Context) error { return h.act(ctx, on, a) }}
-}
-
-// unlessGone takes "not there" for removed.
-func unlessGone(err error) error {
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // onHost runs f with the libvirt of an action's host.

@@ -125,7 +125,7 @@ func (a *attach) check(ctx context.Context) error {
 		return err
 	}
 	owner, err := a.cluster.Owner(ctx, a.volume)
-	if unlessGone(err) != nil {
+	if gone(err) != nil {
 		return err
 	}
 	a.has = err == nil && owner.UUID == a.vm.UUID

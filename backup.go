@@ -5,13 +5,11 @@ package vmdisk
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
-	"github.com/vmdisk/vmdisk/domain"
 )
 
 // BackupOptions say what backup is made.
@@ -34,19 +32,18 @@ type BackupOptions struct {
 type backup struct {
 	session
 	h      *Host
-	op     string
 	store  *disk.Cluster // of backups; session.cluster has the volumes
 	pool   string
 	volume disk.Name
 	o      BackupOptions
+	named  bool // its ID is the caller's
 
-	all    []disk.Backup // of the volume
-	rec    disk.Backup
-	since  *disk.Backup // what it is the difference to
-	tip    disk.Backup  // the last on its base
-	vm     string       // running here, to be frozen
-	frozen *domain.Frozen
-	lost   []disk.Backup // left by runs that were interrupted
+	all   []disk.Backup // of the volume
+	rec   disk.Backup
+	since *disk.Backup // what it is the difference to
+	tip   disk.Backup  // the last on its base
+	still still
+	lost  []disk.Backup // that are not whole: somebody removed their snapshots
 }
 
 // CreateBackup backs a volume up, attached or not. A guest that runs on this host
@@ -56,9 +53,10 @@ type backup struct {
 //
 // An incremental or differential backup whose base is gone, because somebody
 // removed a snapshot or the volume was restored, becomes a full one, and a Note
-// says why. On failure nothing is left. What a run that was killed has left is
-// removed by the next on that volume; it never counts as a backup. A backup of the
-// same volume that is under way is [disk.ErrInUse] and says whose.
+// says why. On failure nothing is left. What a run that was killed has left never
+// counts as a backup; a repair removes it, or the next work on that volume's
+// backups. A backup, restore, removal or verification of the same volume's that is
+// under way is [disk.ErrInUse] and says whose.
 //
 // The snapshot stays on the volume, under the name that it has in the pool of
 // backups: the next incremental one needs it, and so does Cinder.
@@ -66,36 +64,19 @@ type backup struct {
 // Similar to: cinder backup-create --force.
 func (h *Host) CreateBackup(ctx context.Context, volume string, o BackupOptions) (disk.Backup, error) {
 	const op = "backup"
-	b := &backup{h: h, op: op, o: o, pool: h.cfg.BackupPool}
+	b := &backup{h: h, o: o, pool: h.cfg.BackupPool}
 	defer b.end()
-	if err := b.check(ctx, volume); err != nil {
+	if err := b.prepare(ctx, volume); err != nil {
 		return disk.Backup{}, failed(op, volume, err)
 	}
-	ctx, lock, err := b.store.LockChain(ctx, b.pool, disk.VolumeID(b.volume.Image), "backup "+b.o.ID)
-	if err != nil {
-		return disk.Backup{}, failed(op, volume, lacking(err, b.store, b.pool))
-	}
-	err = b.prepare(ctx)
-	if err == nil {
-		err = h.run(ctx, op, b.volume.String(), b.steps()...)
-	}
-	return b.rec, failed(op, volume, unlock(ctx, lock, err))
+	b.still = still{session: &b.session, h: h, op: op, object: b.volume.String()}
+	t := onChain(&b.session, op, b.volume.String(), disk.VolumeID(b.volume.Image), backupLease(b.o.ID))
+	t.check, t.steps = b.check, b.steps
+	err := h.perform(ctx, t)
+	return b.rec, err
 }
 
-// unlock ends the work on a chain: a lost lock is why it was cancelled.
-func unlock(ctx context.Context, lock *disk.ChainLock, err error) error {
-	if cause := context.Cause(ctx); errors.Is(cause, disk.ErrTimeout) {
-		err = errors.Join(cause, err)
-	}
-	if released := lock.Release(); err == nil {
-		err = released
-	}
-	return err
-}
-
-func (b *backup) note(kind EventKind, text string) {
-	b.h.emit(Event{Kind: kind, Op: b.op, Object: b.volume.String(), Step: "note", Detail: text})
-}
+func (b *backup) note(text string) { b.still.tell(Note, text) }
 
 func (b *backup) steps() []step {
 	base := disk.Name{Pool: b.pool, Image: b.rec.Base}
@@ -103,35 +84,33 @@ func (b *backup) steps() []step {
 	at.Snap = b.rec.Snapshot
 	var steps []step
 	for _, one := range b.lost {
-		steps = append(steps, b.h.dropSteps(b.cluster, b.store, one)...)
+		steps = append(steps, b.h.dropSteps(&b.session, one)...)
+	}
+	unmake := action{Verb: actRemove, Image: base.String(), Store: true}
+	if b.since != nil {
+		unmake = action{Verb: actRewind, Image: base.String() + "@" + b.tip.Snapshot, Store: true}
 	}
 	steps = append(steps,
-		step{name: "begin", detail: says("backup " + b.rec.ID), do: b.begin, undo: b.forget},
-		step{name: "base", detail: base.String, do: b.makeBase, undo: b.unmakeBase})
-	if b.vm != "" {
-		steps = append(steps, step{name: "freeze", detail: says(b.vm), do: b.freeze, undo: b.thaw})
-	}
+		step{name: "begin", detail: says("backup " + b.rec.ID), do: b.write,
+			back: []action{onBackup(actForgetBackup, b.pool, b.rec)}},
+		step{name: "base", detail: base.String, do: b.makeBase, back: []action{unmake}})
 	if b.o.Snapshot == "" {
-		steps = append(steps, step{name: "snapshot", detail: b.volume.String, do: b.snapshot, undo: b.removeSnapshot})
-	}
-	if b.vm != "" {
-		steps = append(steps, step{name: "thaw", detail: says(b.vm), do: b.thaw})
+		steps = append(steps, b.still.steps()...)
 	}
 	steps = append(steps,
 		step{name: "copy", detail: b.describe, do: b.copy},
 		step{name: "seal", detail: base.String,
-			do:   b.onStore(func(ctx context.Context) error { return b.store.CreateSnapshot(ctx, at) }),
-			undo: func(ctx context.Context) error { return gone(b.store.RemoveSnapshot(ctx, at)) }},
-		step{name: "metadata", detail: says("backup." + b.rec.ID + ".meta"),
-			do:   b.onStore(func(ctx context.Context) error { return b.store.WriteBackupMeta(ctx, b.pool, b.rec) }),
-			undo: func(ctx context.Context) error { return b.store.RemoveBackupMeta(ctx, b.pool, b.rec.ID) }},
-		step{name: "complete", detail: says("backup " + b.rec.ID), do: b.complete, commit: true})
+			do:   func(ctx context.Context) error { return b.store.CreateSnapshot(ctx, at) },
+			back: []action{{Verb: actRemoveSnap, Image: at.String(), Store: true}}},
+		step{name: "metadata", detail: says("backup." + b.rec.ID + ".meta"), do: b.describeToCinder},
+		step{name: "complete", detail: says("backup " + b.rec.ID), do: b.complete, commit: true,
+			on: []action{onBackup(actCompleteBackup, b.pool, b.rec)}})
 	return append(steps, b.retention()...)
 }
 
-// onStore is a step's work in the pool of backups, whose user may lack a cap.
-func (b *backup) onStore(f func(context.Context) error) func(context.Context) error {
-	return func(ctx context.Context) error { return lacking(f(ctx), b.store, b.pool) }
+// onBackup is an action on a backup in the pool.
+func onBackup(v verb, pool string, b disk.Backup) action {
+	return action{Verb: v, Image: pool + "/" + b.Base, Backup: b.ID, Store: true}
 }
 
 // retention removes what is more than is to be kept, the oldest first.
@@ -139,7 +118,7 @@ func (b *backup) retention() []step {
 	var steps []step
 	if b.o.Keep > 0 {
 		for _, one := range b.all[:max(0, len(b.all)+1-b.o.Keep)] {
-			steps = append(steps, b.h.dropSteps(b.cluster, b.store, one)...)
+			steps = append(steps, b.h.dropSteps(&b.session, one)...)
 		}
 	}
 	return steps
@@ -152,40 +131,18 @@ func (b *backup) describe() string {
 	return fmt.Sprintf("%s, %s of %s", b.rec.Kind, disk.FormatSize(b.rec.Bytes), disk.FormatSize(b.rec.Size))
 }
 
-func (b *backup) begin(ctx context.Context) error {
-	return lacking(b.store.WriteBackup(ctx, b.pool, b.rec), b.store, b.pool)
-}
-
-func (b *backup) forget(ctx context.Context) error { return b.store.ForgetBackup(ctx, b.pool, b.rec) }
+// write notes the backup as it is known by now.
+func (b *backup) write(ctx context.Context) error { return b.store.WriteBackup(ctx, b.pool, b.rec) }
 
 // makeBase makes the image for a full backup; for another it has the one that is
 // there be as the last backup left it.
 func (b *backup) makeBase(ctx context.Context) error {
 	base := disk.Name{Pool: b.pool, Image: b.rec.Base}
 	if b.since == nil {
-		return lacking(b.store.CreateBase(ctx, base, b.rec.Size), b.store, b.pool)
-	}
-	_, err := b.store.Rewind(ctx, base, b.tip.Snapshot)
-	return lacking(err, b.store, b.pool)
-}
-
-func (b *backup) unmakeBase(ctx context.Context) error {
-	base := disk.Name{Pool: b.pool, Image: b.rec.Base}
-	if b.since == nil {
-		return b.store.RemoveDisk(ctx, base)
+		return b.store.CreateBase(ctx, base, b.rec.Size)
 	}
 	_, err := b.store.Rewind(ctx, base, b.tip.Snapshot)
 	return err
-}
-
-func (b *backup) snapshot(ctx context.Context) error {
-	n := b.volume
-	n.Snap = b.rec.Source
-	if err := b.cluster.CreateSnapshot(ctx, n); err != nil {
-		return lacking(err, b.cluster, n.Pool)
-	}
-	b.rec.Created = latest(b.rec.Created, time.Now().UTC().Truncate(time.Microsecond))
-	return nil
 }
 
 func latest(a, b time.Time) time.Time {
@@ -193,12 +150,6 @@ func latest(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func (b *backup) removeSnapshot(ctx context.Context) error {
-	n := b.volume
-	n.Snap = b.rec.Source
-	return gone(b.cluster.RemoveSnapshot(ctx, n))
 }
 
 func (b *backup) copy(ctx context.Context) error {
@@ -211,7 +162,11 @@ func (b *backup) copy(ctx context.Context) error {
 			b.rec.Size, b.rec.First = s.Size, i == 0
 		}
 	}
-	f := disk.Fill{From: b.cluster, Pool: b.pool, Progress: b.h.progress(b.op, b.volume.String(), "copy"),
+	b.rec.Created, b.rec.Frozen = latest(b.rec.Created, b.still.taken), b.still.held
+	if err := b.write(ctx); err != nil { // its size leads to its checksums
+		return err
+	}
+	f := disk.Fill{From: b.cluster, Pool: b.pool, Progress: b.h.progress("backup", b.volume.String(), "copy"),
 		First: func(snapshot string) bool {
 			return slices.ContainsFunc(b.all, func(one disk.Backup) bool { return one.Source == snapshot && one.First })
 		}}
@@ -219,23 +174,21 @@ func (b *backup) copy(ctx context.Context) error {
 		f.Since = b.since.Source
 	}
 	b.rec.Bytes, err = b.store.FillBackup(ctx, b.rec, f)
-	return lacking(err, b.store, b.pool)
+	return err
+}
+
+// describeToCinder notes all that is known of the backup, ours and what Cinder reads.
+func (b *backup) describeToCinder(ctx context.Context) error {
+	if err := b.write(ctx); err != nil {
+		return err
+	}
+	return b.store.WriteBackupMeta(ctx, b.pool, b.rec)
 }
 
 func (b *backup) complete(ctx context.Context) error {
-	done := b.rec.Done()
-	if err := b.store.WriteBackup(ctx, b.pool, done); err != nil {
-		return err
+	err := b.store.CompleteBackup(ctx, b.pool, b.rec.ID)
+	if err == nil {
+		b.rec = b.rec.Done()
 	}
-	b.rec = done
-	return nil
-}
-
-// lacking says which caps a user needs where it was refused.
-func lacking(err error, c *disk.Cluster, pool string) error {
-	if !errors.Is(err, disk.ErrPermission) {
-		return err
-	}
-	return &disk.Error{Op: "use", Object: "pool " + pool, Kind: disk.ErrPermission, Err: err,
-		Reason: fmt.Sprintf("client.%s is refused; it needs the caps mon 'profile rbd' and osd 'profile rbd pool=%s'", c.User(), pool)}
+	return err
 }

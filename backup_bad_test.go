@@ -1,8 +1,6 @@
 package vmdisk
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -68,15 +66,18 @@ func TestBackupBadInput(t *testing.T) {
 	dropSnapshot(t, v.Name(), "mine")
 
 	// A second run on the volume, while the first holds it.
-	store, err := h.backups(ctx)
-	must(t, err)
-	_, lock, err := store.LockChain(ctx, disk.BackupPool, v.ID, "backup of another")
-	must(t, err)
+	other := onChain(nil, "backup", "of another", v.ID)
+	o := disk.Operation{Pool: other.pool, Kind: other.op, Object: other.object, Leases: other.leases}
+	must(t, mustCluster(t, h).Begin(ctx, &o))
 	_, err = h.CreateBackup(ctx, v.ID, BackupOptions{})
 	refuses(t, err, disk.ErrInUse, "backup of another", fmt.Sprint(os.Getpid()))
 	_, err = h.RemoveBackup(ctx, b.ID)
 	refuses(t, err, disk.ErrInUse, "backup of another")
-	must(t, lock.Release())
+	_, err = h.VerifyBackups(ctx, b.ID)
+	refuses(t, err, disk.ErrInUse, "backup of another")
+	must(t, mustCluster(t, h).End(ctx, &o))
+	store, err := h.backups(ctx)
+	must(t, err)
 
 	// Somebody removed the base's snapshot, then the base.
 	dropSnapshot(t, disk.Name{Pool: disk.BackupPool, Image: large.Base}, large.Snapshot)
@@ -181,70 +182,4 @@ func TestBackupPool(t *testing.T) {
 	defer wrong.Close()
 	_, err = wrong.CreateBackup(ctx, v.ID, BackupOptions{})
 	refuses(t, err, disk.ErrPermission, "client.glance", "profile rbd pool=backups")
-}
-
-// A run that is killed leaves nothing that counts, and the next one clears it away.
-func TestBackupKilled(t *testing.T) {
-	h, ctx := open(t, 0), t.Context()
-	v := backedUp(t, h)
-	full := create(t, h, v.ID, BackupOptions{})
-	want := content(t, source(full))
-	mess(t, v.Name(), 2)
-	vmdisk := buildCommand(t)
-	kill := func(step string, args ...string) {
-		t.Helper()
-		c := command(vmdisk, append([]string{"--progress", "json"}, args...)...)
-		out, err := c.StderrPipe()
-		must(t, err)
-		must(t, c.Start())
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if strings.Contains(lines.Text(), `"done"`) && strings.Contains(lines.Text(), `"step":"`+step+`"`) {
-				break
-			}
-		}
-		must(t, c.Process.Kill())
-		if err := c.Wait(); err == nil {
-			t.Fatal("it was over before it was killed")
-		}
-	}
-	kill("copy", "backup", "create", v.ID, "--incremental")
-	all, err := h.Backups(ctx, v.ID)
-	must(t, err)
-	if len(all) != 2 || all[1].State != disk.BackupIncomplete {
-		t.Errorf("after kill -9: %+v", all)
-	}
-	_, err = h.RestoreBackup(ctx, all[1].ID, RestoreOptions{})
-	refuses(t, err, disk.ErrInvalid, "not complete")
-	next := create(t, h, v.ID, BackupOptions{Kind: disk.BackupIncremental})
-	if all, err = h.Backups(ctx, v.ID); err != nil || len(all) != 2 || next.Kind != disk.BackupIncremental {
-		t.Errorf("after the next: %+v, %v", all, err)
-	}
-	restores(t, h, full, want)
-	restores(t, h, next, content(t, source(next)))
-
-	// Between the last two steps of a restore the volume is in the trash.
-	before := content(t, v.Name())
-	kill("aside", "backup", "restore", full.ID, "--to", v.ID)
-	back, err := h.RestoreBackup(ctx, full.ID, RestoreOptions{To: v.ID})
-	must(t, err)
-	if got := content(t, back.Name()); got != want || got == before {
-		t.Errorf("restored to %s, want %s", got, want)
-	}
-	emptyTrash(t, h, v.Name())
-}
-
-// emptyTrash removes what restores put there.
-func emptyTrash(t testing.TB, h *Host, n disk.Name) {
-	t.Helper()
-	ctx := context.WithoutCancel(t.Context())
-	cluster, err := h.Cluster(ctx)
-	must(t, err)
-	all, err := cluster.Trash(ctx, n.Pool)
-	must(t, err)
-	for _, one := range all {
-		if one.Image == n.Image {
-			must(t, cluster.PurgeTrash(ctx, one, true))
-		}
-	}
 }

@@ -1,11 +1,10 @@
-// Holding a guest still while the snapshot for its backup is taken.
+// Which guest is held still while the snapshot for a backup is taken.
 
 package vmdisk
 
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/vmdisk/vmdisk/domain"
 )
@@ -19,11 +18,11 @@ func (b *backup) findGuest(ctx context.Context) error {
 	}
 	owner, err := b.cluster.Owner(ctx, b.volume)
 	if err != nil {
-		b.note(Note, "in use by who knows whom: the backup will be as after a power cut")
+		b.note("in use by who knows whom: the backup will be as after a power cut")
 		return gone(err)
 	}
-	unfrozen := func(why string) { b.note(Note, why+": the backup will be as after a power cut") }
-	if b.conn, b.giveBack, err = b.h.borrow(ctx); err != nil {
+	unfrozen := func(why string) { b.note(why + ": the backup will be as after a power cut") }
+	if err := b.openHost(ctx, b.h); err != nil {
 		unfrozen(owner.VM + " cannot be frozen, libvirt does not answer")
 		return ctx.Err()
 	}
@@ -34,31 +33,7 @@ func (b *backup) findGuest(ctx context.Context) error {
 	case err != nil:
 		unfrozen(err.Error())
 	case info.Running:
-		b.vm = info.Name
+		b.still.vm = info
 	}
 	return ctx.Err()
-}
-
-func (b *backup) freeze(ctx context.Context) (err error) {
-	b.frozen, err = domain.Freeze(ctx, b.conn, b.vm, freezeDeadline)
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	b.note(Note, fmt.Sprintf("%s is not frozen (%v): the backup will be as after a power cut", b.vm, err))
-	return nil
-}
-
-// thaw is a step's work and its undo. What the guest says cannot keep a backup from
-// being made.
-func (b *backup) thaw(context.Context) error {
-	if b.frozen == nil {
-		return nil
-	}
-	err := b.frozen.Thaw()
-	b.frozen = nil
-	b.rec.Frozen = err == nil
-	if err != nil {
-		b.note(Warning, err.Error())
-	}
-	return nil
 }

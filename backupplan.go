@@ -13,8 +13,8 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 )
 
-// check refuses what cannot work before anything is looked for.
-func (b *backup) check(ctx context.Context, volume string) (err error) {
+// prepare refuses what cannot work before anything is looked for.
+func (b *backup) prepare(ctx context.Context, volume string) (err error) {
 	if b.volume, err = backupVolume(volume); err != nil {
 		return err
 	}
@@ -43,14 +43,17 @@ func (b *backup) check(ctx context.Context, volume string) (err error) {
 		b.o.ID = uuid.NewString()
 		return nil
 	}
-	if err := disk.CheckBackupID(b.o.ID); err != nil {
-		return err
-	}
-	_, err = b.store.FindBackup(ctx, b.pool, b.o.ID)
+	b.named = true
+	return disk.CheckBackupID(b.o.ID)
+}
+
+// checkID refuses an ID that is taken, of whatever volume.
+func (b *backup) checkID(ctx context.Context) error {
+	_, err := b.store.FindBackup(ctx, b.pool, b.o.ID)
 	if err == nil {
 		return &disk.Error{Op: "create", Object: "backup " + b.o.ID, Kind: disk.ErrExists}
 	}
-	return lacking(gone(err), b.store, b.pool)
+	return gone(err)
 }
 
 // backupVolume is a volume that backups are made of. The name of a backup says only
@@ -63,10 +66,15 @@ func backupVolume(volume string) (disk.Name, error) {
 	return n, err
 }
 
-// prepare finds what there is, with nobody else at it.
-func (b *backup) prepare(ctx context.Context) (err error) {
+// check finds what there is, with nobody else at it.
+func (b *backup) check(ctx context.Context) (err error) {
 	if err := b.cluster.CheckVolume(ctx, b.volume); err != nil {
-		return lacking(err, b.cluster, b.volume.Pool)
+		return err
+	}
+	if b.named {
+		if err := b.checkID(ctx); err != nil {
+			return err
+		}
 	}
 	snaps, err := b.cluster.Snapshots(ctx, b.volume)
 	if err != nil {
@@ -77,7 +85,7 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	if b.all, err = b.store.Backups(ctx, b.pool, disk.VolumeID(b.volume.Image)); err != nil {
-		return lacking(err, b.store, b.pool)
+		return err
 	}
 	for _, one := range b.all {
 		if one.State != disk.BackupComplete {
@@ -104,6 +112,8 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 	if b.o.Kind != disk.BackupFull {
 		b.chain(snaps)
 	}
+	b.still.name = b.volume
+	b.still.name.Snap = b.rec.Source
 	if b.o.Snapshot == "" && !b.o.NoFreeze {
 		return b.findGuest(ctx)
 	}
@@ -114,7 +124,7 @@ func (b *backup) prepare(ctx context.Context) (err error) {
 func (b *backup) chain(snaps []disk.Snapshot) {
 	since, why := b.base(snaps)
 	if why != "" {
-		b.note(Note, "full backup instead of "+b.o.Kind+": "+why)
+		b.note("full backup instead of " + b.o.Kind + ": " + why)
 		return
 	}
 	b.since = &since

@@ -4,6 +4,7 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 
 	"github.com/vmdisk/vmdisk/disk"
 )
@@ -12,105 +13,107 @@ import (
 // Those made after it stay whole: each is a snapshot of the base, which holds all
 // of its state; the base goes with the last. The next one takes over what was known
 // of the removed one, its checksums among it. It also removes what an interrupted
-// backup has left. Run again after a failure, it finishes.
+// backup has left. Interrupted itself, it is finished by a repair, by running it
+// again, or by the next work on that volume's backups.
 //
 // Similar to: cinder backup-delete, which takes only the last of a chain.
 func (h *Host) RemoveBackup(ctx context.Context, id string) (disk.Backup, error) {
 	const op = "remove"
-	var b disk.Backup
-	err := h.withChain(ctx, id, "removal of backup "+id, func(ctx context.Context, c chain) error {
-		b = c.backup
-		return h.run(ctx, op, "backup "+id, h.dropSteps(c.volumes, c.store, b)...)
-	})
-	return b, failed(op, "backup "+id, err)
+	c := &chain{h: h}
+	defer c.end()
+	if err := c.open(ctx); err != nil {
+		return disk.Backup{}, failed(op, "backup "+id, err)
+	}
+	if _, err := h.repairLeft(ctx, &c.session, disk.VolumePool, "backup "+id); err != nil {
+		return disk.Backup{}, failed(op, "backup "+id, err)
+	}
+	if err := c.find(ctx, id); err != nil {
+		return disk.Backup{}, failed(op, "backup "+id, err)
+	}
+	t := c.task(op, backupLease(id))
+	t.forward = true
+	done := false
+	t.check = func(ctx context.Context) error {
+		err := c.find(ctx, id)
+		done = errors.Is(err, disk.ErrNotFound) // it was half removed, and that has just been finished
+		return gone(err)
+	}
+	t.steps = func() []step {
+		if done {
+			return nil
+		}
+		return h.dropSteps(&c.session, c.backup)
+	}
+	err := h.perform(ctx, t)
+	return c.backup, err
 }
 
-// chain is a backup that nobody else works on.
+// chain is a backup among those of its volume.
 type chain struct {
-	volumes, store *disk.Cluster
-	backup         disk.Backup
+	session
+	h      *Host
+	store  *disk.Cluster // of backups; session.cluster has the volumes
+	backup disk.Backup
 }
 
-// withChain finds a backup and locks its chain.
-func (h *Host) withChain(ctx context.Context, id, doing string, f func(context.Context, chain) error) (err error) {
-	var c chain
-	if c.volumes, c.store, err = h.both(ctx); err != nil {
+// open makes the connections as the user of the volumes and as that of the backups.
+func (c *chain) open(ctx context.Context) (err error) {
+	if c.cluster, err = c.h.Cluster(ctx); err != nil {
 		return err
 	}
-	if c.backup, err = c.find(ctx, h.cfg.BackupPool, id); err != nil {
-		return err
-	}
-	ctx, lock, err := c.store.LockChain(ctx, h.cfg.BackupPool, c.backup.Volume, doing)
-	if err != nil {
-		return lacking(err, c.store, h.cfg.BackupPool)
-	}
-	// Whoever had the lock may have changed it.
-	if c.backup, err = c.find(ctx, h.cfg.BackupPool, id); err == nil {
-		err = f(ctx, c)
-	}
-	return unlock(ctx, lock, err)
+	c.store, err = c.h.backups(ctx)
+	return err
 }
 
-func (c chain) find(ctx context.Context, pool, id string) (disk.Backup, error) {
+// find looks for a backup, under the lease of the chain once more.
+func (c *chain) find(ctx context.Context, id string) error {
 	if err := disk.CheckBackupID(id); err != nil {
-		return disk.Backup{}, err
+		return err
 	}
-	b, err := c.store.FindBackup(ctx, pool, id)
-	return b, lacking(err, c.store, pool)
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	b, err := c.store.FindBackup(ctx, c.h.cfg.BackupPool, id)
+	if err == nil {
+		c.backup = b
+	}
+	return err
 }
 
-// both are the connections as the user of the volumes and as that of the backups.
-func (h *Host) both(ctx context.Context) (volumes, store *disk.Cluster, err error) {
-	if volumes, err = h.Cluster(ctx); err != nil {
-		return nil, nil, err
-	}
-	store, err = h.backups(ctx)
-	return volumes, store, err
+// task is one on the backup.
+func (c *chain) task(op string, also ...string) task {
+	return onChain(&c.session, op, "backup "+c.backup.ID, c.backup.Volume, also...)
 }
+
+// onChain is a task on the backups of a volume: nobody else works on them meanwhile.
+// It is in the journal of the volumes, whatever pool the volume is in, for a base
+// does not say that; and its lease is not the volume's, which can be attached,
+// resized and snapshotted as long as a copy takes.
+func onChain(on *session, op, object, volume string, also ...string) task {
+	return task{op: op, object: object, on: on, pool: disk.VolumePool,
+		leases: append([]string{disk.VolumePool + "/backups of " + disk.VolumeName(volume)}, also...)}
+}
+
+// backupLease is that of a backup's ID, which is one of all volumes'.
+func backupLease(id string) string { return disk.VolumePool + "/backup " + id }
 
 // dropSteps remove a backup, whole or not. The note on it goes last, so that its
 // ID leads to the rest until the end; from the first step on it does not count as
 // a backup any more.
-func (h *Host) dropSteps(volumes, store *disk.Cluster, b disk.Backup) []step {
-	pool := h.cfg.BackupPool
+func (h *Host) dropSteps(on *session, b disk.Backup) []step {
+	pool, id := h.cfg.BackupPool, "backup "+b.ID
 	base := disk.Name{Pool: pool, Image: b.Base}
 	at, src := base, b.VolumeName()
 	at.Snap, src.Snap = b.Snapshot, b.Source
-	onStore := func(f func(context.Context) error) func(context.Context) error {
-		return func(ctx context.Context) error { return lacking(f(ctx), store, pool) }
-	}
 	steps := []step{
-		{name: "retire", detail: says("backup " + b.ID), do: onStore(func(ctx context.Context) error {
-			// The removal of another may have changed what is noted of it.
-			now, err := store.FindBackup(ctx, pool, b.ID)
-			if err != nil {
-				return err
-			}
-			b = now
-			gone := b
-			gone.State = disk.BackupIncomplete
-			return store.WriteBackup(ctx, pool, gone)
-		})},
-		{name: "inherit", detail: says("checksums of " + b.ID), do: onStore(func(ctx context.Context) error {
-			return store.Inherit(ctx, pool, b)
-		})},
-		{name: "metadata", detail: says("backup." + b.ID + ".meta"), do: onStore(func(ctx context.Context) error {
-			return store.RemoveBackupMeta(ctx, pool, b.ID)
-		})},
+		h.forward(on, "retire", id, onBackup(actRetireBackup, pool, b)),
+		h.forward(on, "inherit", "checksums of "+b.ID, onBackup(actInherit, pool, b)),
 	}
 	if disk.IsBackupSnapshot(b.Source) {
-		steps = append(steps, step{name: "source", detail: says(b.VolumeName().String()), do: func(ctx context.Context) error {
-			return lacking(gone(volumes.RemoveSnapshot(ctx, src)), volumes, src.Pool)
-		}})
+		steps = append(steps, h.forward(on, "source", src.String(), action{Verb: actRemoveSnap, Image: src.String()}))
 	}
 	return append(steps,
-		step{name: "snapshot", detail: base.String, do: onStore(func(ctx context.Context) error {
-			return gone(store.RemoveSnapshot(ctx, at))
-		})},
-		step{name: "base", detail: base.String, do: onStore(func(ctx context.Context) error {
-			return store.TidyBase(ctx, base)
-		})},
-		step{name: "forget", detail: says("backup " + b.ID), do: onStore(func(ctx context.Context) error {
-			return store.ForgetBackup(ctx, pool, b)
-		})})
+		h.forward(on, "snapshot", at.String(), action{Verb: actRemoveSnap, Image: at.String(), Store: true}),
+		h.forward(on, "base", base.String(), action{Verb: actTidyBase, Image: base.String(), Store: true}),
+		h.forward(on, "forget", id, onBackup(actForgetBackup, pool, b)))
 }

@@ -36,54 +36,40 @@ func (h *Host) Backups(ctx context.Context, volume string) ([]disk.Backup, error
 		return nil, failed(op, "backups", err)
 	}
 	all, err := store.Backups(ctx, h.cfg.BackupPool, id)
-	return all, failed(op, "backups", lacking(err, store, h.cfg.BackupPool))
+	return all, failed(op, "backups", err)
 }
 
 // Backup describes one backup.
 //
 // Similar to: cinder backup-show.
 func (h *Host) Backup(ctx context.Context, id string) (disk.Backup, error) {
-	store, err := h.backups(ctx)
-	if err != nil {
-		return disk.Backup{}, failed("find", "backup "+id, err)
-	}
-	b, err := chain{store: store}.find(ctx, h.cfg.BackupPool, id)
-	return b, failed("find", "backup "+id, err)
+	c := &chain{h: h}
+	err := c.find(ctx, id)
+	return c.backup, failed("find", "backup "+id, err)
 }
 
 // VerifyBackups reads a backup again, or all complete ones of a volume, and
 // compares each block with its checksum. A backup of Cinder's has none; it is
 // compared with the snapshot on the volume, if that is still there. Blocks that
 // differ are in the results, and the error is then [disk.ErrCorrupt] and names the
-// first. It reads everything that the backups hold.
+// first. It reads everything that the backups hold; one whose backups are changed at
+// the same time is [disk.ErrInUse].
 func (h *Host) VerifyBackups(ctx context.Context, what string) ([]disk.Verification, error) {
 	const op = "verify"
-	volumes, store, err := h.both(ctx)
+	store, err := h.backups(ctx)
 	if err != nil {
 		return nil, failed(op, what, err)
 	}
 	chosen, err := h.choose(ctx, store, what)
 	if err != nil {
-		return nil, failed(op, what, lacking(err, store, h.cfg.BackupPool))
+		return nil, failed(op, what, err)
 	}
 	results := []disk.Verification{}
 	var damaged error
 	for _, b := range chosen {
-		all, err := store.Backups(ctx, h.cfg.BackupPool, b.Volume)
+		v, err := h.verify(ctx, op, b)
 		if err != nil {
-			return results, failed(op, what, err)
-		}
-		var v disk.Verification
-		err = h.run(ctx, op, "backup "+b.ID, step{name: "verify", detail: func() string { return verified(b, v) },
-			do: func(ctx context.Context) error {
-				v, err = store.VerifyBackup(ctx, h.cfg.BackupPool, all, b, volumes, h.progress(op, "backup "+b.ID, "verify"))
-				return err
-			}})
-		if err == nil && len(v.Bad) > 0 {
-			err = h.stillThere(ctx, b.ID) // it may have been removed under our eyes
-		}
-		if err != nil {
-			return results, failed(op, what, err)
+			return results, err
 		}
 		results = append(results, v)
 		if len(v.Bad) > 0 && damaged == nil {
@@ -94,12 +80,32 @@ func (h *Host) VerifyBackups(ctx context.Context, what string) ([]disk.Verificat
 	return results, failed(op, what, damaged)
 }
 
-func (h *Host) stillThere(ctx context.Context, id string) error {
-	b, err := h.Backup(ctx, id)
-	if err == nil {
-		err = usable(b)
+// verify verifies one, while nobody removes it.
+func (h *Host) verify(ctx context.Context, op string, b disk.Backup) (v disk.Verification, err error) {
+	c := &chain{h: h, backup: b}
+	defer c.end()
+	if err := c.open(ctx); err != nil {
+		return v, failed(op, "backup "+b.ID, err)
 	}
-	return err
+	var all []disk.Backup
+	t := c.task(op)
+	t.check = func(ctx context.Context) error {
+		err := c.find(ctx, b.ID)
+		if err == nil {
+			err = usable(c.backup)
+		}
+		if err == nil {
+			all, err = c.store.Backups(ctx, h.cfg.BackupPool, b.Volume)
+		}
+		return err
+	}
+	t.steps = steps(step{name: "verify", detail: func() string { return verified(b, v) },
+		do: func(ctx context.Context) (err error) {
+			v, err = c.store.VerifyBackup(ctx, h.cfg.BackupPool, all, c.backup, c.cluster, h.progress(op, "backup "+b.ID, "verify"))
+			return err
+		}})
+	err = h.perform(ctx, t)
+	return v, err
 }
 
 func verified(b disk.Backup, v disk.Verification) string {

@@ -32,7 +32,7 @@ func (h *Host) clearStep(on *session, info domain.Info) step {
 
 func (h *Host) clear(ctx context.Context, on *session, info domain.Info) (fenced []string, err error) {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, info.UUID)
-	if unlessGone(err) != nil {
+	if gone(err) != nil {
 		return nil, err
 	}
 	for _, d := range info.Disks {

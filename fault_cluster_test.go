@@ -23,17 +23,6 @@ const (
 	patience = 2*silence + 2*time.Second
 )
 
-// impatient is a Host that waits for what does not answer for silence.
-func impatient(t *testing.T) *Host {
-	t.Helper()
-	cfg := config(0)
-	cfg.Timeout = silence
-	h, err := Open(t.Context(), cfg)
-	must(t, err)
-	t.Cleanup(func() { _ = h.Close() }) // a call that never returned has its connection
-	return h
-}
-
 // struck is a workflow in which the cluster falls silent.
 type struck struct {
 	name string
@@ -115,7 +104,7 @@ func TestClusterFallsSilent(t *testing.T) {
 			var atStep, over, waiting, later sync.WaitGroup
 			silent := make(chan struct{})
 			for i := range all {
-				s, own := &all[i], impatient(t)
+				s, own := &all[i], impatient(t, 0, silence, nil)
 				atStep.Add(1)
 				ends := &over
 				if s.waits && f.part().Name == testLab.OSD(0).Name {
@@ -140,7 +129,7 @@ func TestClusterFallsSilent(t *testing.T) {
 			for i := range all {
 				later.Go(func() {
 					since := time.Now()
-					err := all[i].work(t.Context(), impatient(t))
+					err := all[i].work(t.Context(), impatient(t, 0, silence, nil))
 					endsInTime(t, "later "+all[i].name, err, since)
 					if !errors.Is(err, disk.ErrTimeout) {
 						t.Errorf("%s, begun when nobody answers: %v", all[i].name, err)

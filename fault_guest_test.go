@@ -51,7 +51,7 @@ func TestFaultsUnderGuest(t *testing.T) {
 
 // QEMU would open the disk in its main loop, and stand still with its guest for 300 s.
 func attachWithoutMon(t *testing.T, vm VM, v disk.Volume) {
-	h := impatient(t)
+	h := impatient(t, 0, silence, nil)
 	_, err := h.Volume(t.Context(), v.ID) // is connected
 	must(t, err)
 	conn := connected(t, 0)
@@ -97,7 +97,7 @@ func ownerFrozen(t *testing.T, h *Host, vm VM, v disk.Volume) {
 	snapshot := func(when string) {
 		t.Helper()
 		since := time.Now()
-		_, err := impatient(t).CreateVolumeSnapshot(t.Context(), v.ID, "frozen")
+		_, err := impatient(t, 0, silence, nil).CreateVolumeSnapshot(t.Context(), v.ID, "frozen")
 		endsInTime(t, "snapshot, "+when, err, since)
 		if !errors.Is(err, disk.ErrTimeout) || !strings.Contains(err.Error(), "does not respond") || !strings.Contains(err.Error(), held.Lock) {
 			t.Errorf("snapshot, %s: %v", when, err)
@@ -112,7 +112,7 @@ func ownerFrozen(t *testing.T, h *Host, vm VM, v disk.Volume) {
 	}
 	snapshot("while it watches")
 	since := time.Now()
-	_, err = impatient(t).ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, By: true})
+	_, err = impatient(t, 0, silence, nil).ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, By: true})
 	endsInTime(t, "resize", err, since)
 	if !timedOut(err) {
 		t.Errorf("resize: %v", err)

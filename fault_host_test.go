@@ -200,7 +200,7 @@ func TestMainChild(t *testing.T) {
 	var c child
 	must(t, json.Unmarshal([]byte(text), &c))
 	say := func(what string) { _, _ = os.Stdout.WriteString("\n" + what + "\n") }
-	h := impatient(t, c.At, func(e Event) {
+	h := impatient(t, c.At, hostSilence, func(e Event) {
 		if e.Kind == Progress && e.Bytes > 0 {
 			say("copying")
 		}

@@ -23,6 +23,9 @@ import (
 	"github.com/vmdisk/vmdisk/secret"
 )
 
+// hostSilence is how long a host or a cluster that does not answer is waited for.
+const hostSilence = 8 * time.Second
+
 // traveller is the machine that is moved, and where it is.
 type traveller struct {
 	VM
@@ -32,20 +35,6 @@ type traveller struct {
 
 func (m *traveller) there() int { return 1 - m.at }
 
-// impatient is a Host that does not wait long for what does not answer.
-func impatient(t *testing.T, i int, observe func(Event)) *Host {
-	t.Helper()
-	cfg := config(i)
-	cfg.Timeout = 8 * time.Second
-	if observe != nil {
-		cfg.Observe = func(e Event) { watchLeaks(e); observe(e) }
-	}
-	h, err := Open(t.Context(), cfg)
-	must(t, err)
-	t.Cleanup(func() { must(t, h.Close()) })
-	return h
-}
-
 // leaves begins to move the machine, at 1 MiB a second, and returns when its memory is
 // being copied.
 func (m *traveller) leaves(t *testing.T) (ended <-chan error) {
@@ -53,7 +42,7 @@ func (m *traveller) leaves(t *testing.T) (ended <-chan error) {
 	m.noSecretThere(t)
 	m.speed(t, "1")
 	copying := make(chan struct{}, 1)
-	h := impatient(t, m.at, func(e Event) {
+	h := impatient(t, m.at, hostSilence, func(e Event) {
 		if e.Kind == Progress && e.Op == "migrate" && e.Bytes > 0 {
 			select {
 			case copying <- struct{}{}:
@@ -408,7 +397,7 @@ func destGone(t *testing.T, m *traveller) {
 	ended := m.leaves(t)
 	must(t, testLab.Hosts[m.there()].Libvirtd().Kill(t.Context()))
 	fails(t, result(t, ended), migrate.ErrUnknown)
-	h := impatient(t, m.at, nil)
+	h := impatient(t, m.at, hostSilence, nil)
 	_, err := h.Resize(t.Context(), m.Name, 80<<20, false)
 	must(t, err)
 	m.writes(t, m.at, "vda")

@@ -189,6 +189,11 @@ func (h *Host) backups(ctx context.Context) (*disk.Cluster, error) {
 		cfg.Conf = volumes.Conf()
 	}
 	c, err := disk.Open(ctx, cfg)
+	if err == nil {
+		if err = volumes.Accompany(c); err != nil {
+			c.Close()
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -147,9 +147,9 @@ func (h *Host) RemoveImage(ctx context.Context, id string) error {
 // dropImage removes an image that a dead process was making or removing. One that
 // has got clones since is whole, and stays.
 func dropImage(ctx context.Context, cluster *disk.Cluster, n disk.Name) error {
-	err := unlessGone(cluster.WaitUnused(ctx, n)) // who died may have had it open
+	err := gone(cluster.WaitUnused(ctx, n)) // who died may have had it open
 	if err == nil {
-		err = unlessGone(cluster.RemoveImage(ctx, n))
+		err = gone(cluster.RemoveImage(ctx, n))
 	}
 	if errors.Is(err, disk.ErrHasClones) {
 		n.Snap = disk.ImageSnapshot

@@ -20,8 +20,8 @@ type CreateImageOptions struct {
 
 // CreateImage makes an image of a machine's root disk as it is at one moment. A
 // running guest's filesystems are frozen for that moment if its agent answers, for
-// 10 s at most, and it goes on while the data is copied; Progress events tell how
-// far that is. The image is there, with its protected snapshot, when it is whole.
+// 10 s at most (what it then could not be, an event says), and it goes on while the
+// data is copied; Progress events tell how far that is. The image is there, with its protected snapshot, when it is whole.
 // On failure, or if ctx ends, nothing is left.
 //
 // An ID that exists is [disk.ErrExists], one that is being made [disk.ErrInUse]. The
@@ -72,7 +72,7 @@ func (c *capture) prepare(ctx context.Context, vm string) error {
 		return err
 	}
 	root.Snap = disk.CaptureSnapshot(c.name.Image)
-	c.still = &still{session: c.session, vm: info, name: root}
+	c.still = &still{session: &c.session, h: c.h, op: "image create", object: c.name.Image, vm: info, name: root}
 	return nil
 }
 

@@ -49,7 +49,7 @@ type fixture struct {
 	VM, UUID, Volume, Image, Snapshot, Backup, File string
 }
 
-var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs)
+var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs, backupPairs)
 
 // interruption is a way for a workflow to end at a point, and its name.
 type interruption struct {

@@ -120,6 +120,20 @@ func open(t testing.TB, i int) *Host {
 	return h
 }
 
+// impatient is a Host that does not wait long for what does not answer.
+func impatient(t *testing.T, i int, timeout time.Duration, observe func(Event)) *Host {
+	t.Helper()
+	cfg := config(i)
+	cfg.Timeout = timeout
+	if observe != nil {
+		cfg.Observe = func(e Event) { watchLeaks(e); observe(e) }
+	}
+	h, err := Open(t.Context(), cfg)
+	must(t, err)
+	t.Cleanup(func() { _ = h.Close() }) // a call that never returned has its connection
+	return h
+}
+
 // name is a machine's name that no other test has.
 func name(t testing.TB) string {
 	base := strings.ToLower(strings.NewReplacer("/", "-", " ", "-", "#", "").Replace(t.Name()))

@@ -163,7 +163,7 @@ func (m *move) find(ctx context.Context) (err error) {
 		err = &disk.Error{Object: "VM " + m.vm.Name, Kind: disk.ErrInUse, Err: &behindError{m.vm.Name, m.result.To},
 			Reason: "was taken from " + m.result.To + " while that did not answer, and what was left of it there is not cleared away"}
 	}
-	return unlessGone(err)
+	return gone(err)
 }
 
 // behindError is a destination that must be cleared first.
@@ -297,7 +297,7 @@ func (m *move) record(ctx context.Context) error { return m.h.moved(ctx, m.dest(
 // moved writes down that a machine has come to on's host.
 func (h *Host) moved(ctx context.Context, on *session, vm string) error {
 	was, err := on.cluster.Machine(ctx, h.cfg.VMPool, vm)
-	if unlessGone(err) != nil {
+	if gone(err) != nil {
 		return err
 	}
 	if err := h.recordHere(ctx, on, vm, was); err != nil {

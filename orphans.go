@@ -17,12 +17,14 @@ const (
 	OrphanDisk     = "disk"     // a machine's, and no such machine is known
 	OrphanImport   = "import"   // an image that never got its name
 	OrphanSnapshot = "snapshot" // one that was for something that is over
+	OrphanRestore  = "restore"  // a volume that never got its name
+	OrphanBackup   = "backup"   // one whose making or removal never ended
 )
 
 // Orphan is an image or a snapshot that nothing needs, as far as is known.
 type Orphan struct {
 	Kind    string    `json:"kind"`
-	Name    string    `json:"name"` // POOL/IMAGE[@SNAP]
+	Name    string    `json:"name"` // POOL/IMAGE[@SNAP], or a backup's ID
 	Size    int64     `json:"size"` // bytes, of the image
 	Created time.Time `json:"created"`
 	Reason  string    `json:"reason"`
@@ -67,6 +69,9 @@ func (r *repair) orphans(ctx context.Context) error {
 			}
 		}
 	}
+	if r.o.VM == "" {
+		r.halfBackups(ctx, before)
+	}
 	if !r.o.RemoveOrphans || r.o.DryRun {
 		return nil
 	}
@@ -105,12 +110,14 @@ func (r *repair) orphansOf(ctx context.Context, s disk.Surveyed) ([]Orphan, erro
 		o.Kind, o.Reason = OrphanDisk, "no machine "+id+" is known"
 	case s.Name.Pool == disk.ImagePool && strings.HasSuffix(s.Name.Image, importSuffix):
 		o.Kind, o.Reason = OrphanImport, "its import never ended"
+	case s.Name.Pool == disk.VolumePool && disk.Restored(s.Name) != s.Name:
+		o.Kind, o.Reason = OrphanRestore, "its restore never ended"
 	default:
 		return all, nil
 	}
 	use, err := r.cluster.Use(ctx, s.Name)
 	if err != nil || len(use.Watchers) > 0 {
-		return nil, unlessGone(err) // somebody uses it
+		return nil, gone(err) // somebody uses it
 	}
 	return append(all, o), nil
 }
@@ -127,7 +134,7 @@ func (r *repair) uselessSnapshot(ctx context.Context, n disk.Name, snap string, 
 	}
 	all, err := r.cluster.Snapshots(ctx, n)
 	if err != nil {
-		return "", unlessGone(err)
+		return "", gone(err)
 	}
 	for _, s := range all {
 		if s.Name == snap && len(s.Clones) == 0 {
@@ -159,15 +166,44 @@ func (r *repair) knows(id string) bool {
 	return false
 }
 
+// leaseOf is the lease of an image, which may not have got its name yet.
+func leaseOf(n disk.Name) string {
+	return n.Pool + "/" + strings.TrimSuffix(disk.Restored(n).Image, importSuffix)
+}
+
+// halfBackups adds the backups that are not whole and that nobody works on. A journal
+// has what an interrupted process left of them, so that there are none, unless that
+// was lost. Who has no pool of backups, or may not look into it, has no such orphans.
+func (r *repair) halfBackups(ctx context.Context, before time.Time) {
+	store, err := r.h.backups(ctx)
+	if err != nil {
+		return
+	}
+	all, err := store.HalfBackups(ctx, r.h.cfg.BackupPool)
+	if err != nil {
+		return
+	}
+	for _, b := range all {
+		_, busy := r.leased[onChain(nil, "", "", b.Volume).leases[0]]
+		if !busy && b.Created.Before(before) {
+			r.Orphans = append(r.Orphans, Orphan{Kind: OrphanBackup, Name: b.ID, Size: b.Size, Created: b.Created, Reason: "its making or its removal never ended"})
+		}
+	}
+}
+
 // isLeased says whether an operation works on an image.
 func (r *repair) isLeased(n disk.Name, machine string) bool {
-	_, image := r.leased[n.Pool+"/"+strings.TrimSuffix(n.Image, importSuffix)]
+	_, image := r.leased[leaseOf(n)]
 	_, vm := r.leased[n.Pool+"/"+machine]
 	return image || vm && machine != ""
 }
 
 // removeOrphan removes one, leased like anything else that is removed.
 func (r *repair) removeOrphan(ctx context.Context, o *Orphan) error {
+	if o.Kind == OrphanBackup {
+		_, err := r.h.RemoveBackup(ctx, o.Name)
+		return err
+	}
 	n := o.name
 	remove := action{Verb: actRemove, Image: n.String()}
 	do := func(ctx context.Context) error { return r.h.act(ctx, &r.session, remove) }
@@ -175,9 +211,9 @@ func (r *repair) removeOrphan(ctx context.Context, o *Orphan) error {
 	case OrphanSnapshot:
 		remove.Verb = actRemoveSnap
 	case OrphanImport: // with its own snapshot
-		do = func(ctx context.Context) error { return unlessGone(r.cluster.RemoveImage(ctx, n)) }
+		do = func(ctx context.Context) error { return gone(r.cluster.RemoveImage(ctx, n)) }
 	}
-	lease := n.Pool + "/" + strings.TrimSuffix(n.Image, importSuffix)
+	lease := leaseOf(n)
 	if id := machineOf(n); id != "" {
 		lease = n.Pool + "/" + id
 	}
@@ -197,5 +233,5 @@ func (r *repair) stillOrphan(ctx context.Context, o *Orphan) error {
 	if err == nil {
 		return &disk.Error{Op: "remove", Object: o.Name, Kind: disk.ErrInUse, Holders: []string{whereabouts(m)}}
 	}
-	return unlessGone(err)
+	return gone(err)
 }

@@ -32,13 +32,21 @@ func TestOrphans(t *testing.T) {
 	o := disk.Operation{Pool: disk.ImagePool, Kind: "test"} // the first makes the pool's journal
 	must(t, mustCluster(t, h).Begin(t.Context(), &o))
 	must(t, mustCluster(t, h).End(t.Context(), &o))
+	store, err := h.backups(t.Context())
+	must(t, err)
+	half := disk.Backup{ID: "half", Volume: v.ID, Pool: disk.VolumePool, State: disk.BackupIncomplete, Size: v.Size, Created: time.Now().UTC(),
+		Base: disk.BackupBase(v.Name().Image, "half"), Snapshot: disk.BackupSnapshot("half", time.Now()), By: "vmdisk"}
+	must(t, store.WriteBackup(t.Context(), disk.BackupPool, half))
+	must(t, store.ForgetBackup(t.Context(), disk.BackupPool, half.ID)) // the object with the notes stays
 	was := stateNow(t)
+	must(t, store.WriteBackup(t.Context(), disk.BackupPool, half))
 	const id, opened = "0e5a4f2c-6a57-4f0e-8f8b-0f9a5c1b7d01", "0e5a4f2c-6a57-4f0e-8f8b-0f9a5c1b7d02"
 	for _, id := range []string{id, opened} {
 		rbdDoes(t, "clone", "images/guest@snap", "vms/"+id+"_disk")
 	}
 	rbdDoes(t, "snap", "create", "vms/"+id+"_disk@nova-resize")
 	rbdDoes(t, "create", "--size", "1M", "images/half.importing")
+	rbdDoes(t, "create", "--size", "1M", "volumes/restoring.volume-half")
 	rbdDoes(t, "snap", "create", "volumes/volume-"+v.ID+"@gone.clone_snap")
 	rbdDoes(t, "snap", "create", "volumes/volume-"+v.ID+"@kept")
 	rbdDoes(t, "snap", "create", "vms/"+vm.UUID+"_disk@nova-resize") // its machine is here
@@ -49,7 +57,7 @@ func TestOrphans(t *testing.T) {
 	if len(r.Orphans) > 0 {
 		t.Errorf("too young to be orphans: %+v", r.Orphans)
 	}
-	want := []string{"images/half.importing", "volumes/volume-" + v.ID + "@gone.clone_snap", "vms/" + id + "_disk@nova-resize", "vms/" + id + "_disk"}
+	want := []string{"images/half.importing", "volumes/restoring.volume-half", "volumes/volume-" + v.ID + "@gone.clone_snap", "vms/" + id + "_disk@nova-resize", "vms/" + id + "_disk", "half"}
 	for _, remove := range []bool{false, true} {
 		r, err := h.Repair(t.Context(), RepairOptions{RemoveOrphans: remove, OlderThan: time.Nanosecond})
 		must(t, err)

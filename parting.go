@@ -69,7 +69,7 @@ func drop(ctx context.Context, cluster *disk.Cluster, n disk.Name, a action) err
 		return err
 	}
 	from, err := cluster.Parent(ctx, clone)
-	if unlessGone(err) != nil || from == n {
+	if gone(err) != nil || from == n {
 		return err
 	}
 	return cluster.DropAncestor(ctx, n)

@@ -191,7 +191,7 @@ func (h *Host) rename(ctx context.Context, cluster *disk.Cluster, from disk.Name
 			_, err = cluster.Size(ctx, while)
 		}
 		if err != nil {
-			return unlessGone(err)
+			return gone(err)
 		}
 	}
 	if _, err := cluster.Size(ctx, to); !errors.Is(err, disk.ErrNotFound) {
@@ -201,7 +201,7 @@ func (h *Host) rename(ctx context.Context, cluster *disk.Cluster, from disk.Name
 		return err
 	}
 	if err := cluster.WaitUnused(ctx, from); err != nil {
-		return unlessGone(err)
+		return gone(err)
 	}
 	return cluster.Rename(ctx, from, to)
 }

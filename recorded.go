@@ -43,12 +43,21 @@ func (h *Host) take(ctx context.Context, on *session, a action) error {
 	return on.cluster.SaveMachine(ctx, h.cfg.VMPool, m)
 }
 
+// wherever is an action on a machine where that is now: it may have been moved on.
+func (h *Host) wherever(ctx context.Context, on *session, a action) (action, error) {
+	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+	if err == nil && m.Host != a.Host {
+		a.Host, a.URI = m.Host, m.URI
+	}
+	return a, gone(err)
+}
+
 // defineRecorded defines a machine from its record, for the monitors and the secret
 // of here and now. One that is defined here is brought up to date.
 func (h *Host) defineRecorded(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
 	if err != nil || m.Host != a.Host {
-		return unlessGone(err)
+		return gone(err)
 	}
 	s, _, err := h.ensureSecret(ctx, on.cluster, conn)
 	if err != nil {
@@ -76,7 +85,7 @@ func (h *Host) defineRecorded(ctx context.Context, on *session, conn *libvirt.Co
 func (h *Host) startRecorded(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
 	if err != nil || m.Host != a.Host {
-		return unlessGone(err)
+		return gone(err)
 	}
 	return domain.Start(ctx, conn, a.VM)
 }

@@ -113,8 +113,18 @@ func (h *Host) repairThose(ctx context.Context, on *session, pool string, which 
 
 // reachable makes sure that an action can be done from here.
 func (h *Host) reachable(ctx context.Context, on *session, a action, without string) error {
+	if a.Store {
+		_, err := h.backups(ctx) // by whom it is taken over is fenced with this connection, too
+		return err
+	}
 	if a.Host == "" || a.Verb == actMove || a.Verb == actTake || without != "" && a.Host == without {
 		return nil
+	}
+	if a.Verb == actThaw {
+		var err error
+		if a, err = h.wherever(ctx, on, a); err != nil {
+			return err
+		}
 	}
 	if err := on.openHost(ctx, h); err != nil {
 		return err
@@ -152,7 +162,7 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 		if err == nil && use.Lock != "" {
 			err = on.cluster.BreakLock(ctx, n, use.Lock)
 		}
-		if unlessGone(err) != nil {
+		if gone(err) != nil {
 			return err
 		}
 	}

@@ -132,10 +132,8 @@ func (r *repair) run(ctx context.Context) (err error) {
 	if err := r.look(ctx, noHost == nil); err != nil {
 		return err
 	}
-	for _, pool := range r.h.pools() {
-		if err := r.operations(ctx, pool); err != nil {
-			return err
-		}
+	if err := r.operations(ctx); err != nil {
+		return err
 	}
 	if slices.ContainsFunc(r.Operations, func(o Operation) bool { return o.Done }) { // machines may be elsewhere now
 		if err := r.look(ctx, noHost == nil); err != nil {
@@ -156,7 +154,8 @@ func (r *repair) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// pools are those in which vmdisk works. Those of backups belong here too.
+// pools are those in whose journals vmdisk's work is. What is done in the pool of
+// backups is in that of the volumes.
 func (h *Host) pools() []string { return []string{disk.ImagePool, disk.VolumePool, h.cfg.VMPool} }
 
 // look reads what there is of machines.
@@ -195,21 +194,43 @@ func (r *repair) about(o *disk.Operation) bool {
 	if r.o.VM == "" {
 		return true
 	}
-	return slices.ContainsFunc(o.Leases, func(lease string) bool {
+	return touches(o, r.vm.UUID) || slices.ContainsFunc(o.Leases, func(lease string) bool {
 		_, name, _ := strings.Cut(lease, "/")
 		return name == r.o.VM || name == r.vm.UUID && name != ""
 	})
 }
 
-// operations goes through the journal of a pool.
-func (r *repair) operations(ctx context.Context, pool string) error {
-	all, err := r.cluster.Operations(ctx, pool)
-	if errors.Is(err, disk.ErrNotFound) {
-		return nil // there is no such pool
+// touches says whether what is left of an operation changes a machine, whether or not
+// it has its lease: a backup holds it still for a moment.
+func touches(o *disk.Operation, vm string) bool {
+	p, err := parsePlan(o)
+	return err == nil && vm != "" && slices.ContainsFunc(remedies(p), func(a action) bool { return a.VM == vm })
+}
+
+// holdsStill says whether an operation may have left a guest frozen.
+func holdsStill(o disk.Operation) bool {
+	p, err := parsePlan(&o)
+	return err == nil && slices.ContainsFunc(remedies(p), func(a action) bool { return a.Verb == actThaw })
+}
+
+// operations goes through the journals. What may have left a guest frozen comes
+// first: it stands still until it is thawed.
+func (r *repair) operations(ctx context.Context) error {
+	var all, later []disk.Operation
+	for _, pool := range r.h.pools() {
+		found, err := r.cluster.Operations(ctx, pool)
+		if err != nil && !errors.Is(err, disk.ErrNotFound) { // there may be no such pool
+			return err
+		}
+		for _, o := range found {
+			if holdsStill(o) {
+				all = append(all, o)
+			} else {
+				later = append(later, o)
+			}
+		}
 	}
-	if err != nil {
-		return err
-	}
+	all = append(all, later...)
 	for i := range all {
 		if !r.about(&all[i]) {
 			r.lease(&all[i])

@@ -47,7 +47,7 @@ func (h *Host) ResizeRevertible(ctx context.Context, vm string, size int64, by b
 		snap.Snap = disk.ResizeSnapshot
 		grow := g.step()
 		grow.commit = true // a disk does not shrink while somebody has it open
-		return append((&still{session: g.session, vm: g.vm, name: snap}).steps(), grow)
+		return append((&still{session: &g.session, h: h, op: op, object: g.vm.Name, vm: g.vm, name: snap}).steps(), grow)
 	}
 	if err := h.perform(ctx, t); err != nil {
 		return VM{}, failedResize(op, vm, g.vm.Name, err)
@@ -193,7 +193,7 @@ func (h *Host) rollBack(ctx context.Context, cluster *disk.Cluster, snap disk.Na
 	if err == nil {
 		err = cluster.Rollback(ctx, snap, nil)
 	}
-	return unlessGone(err)
+	return gone(err)
 }
 
 // forget removes the way back; one that is gone is fine.

@@ -22,20 +22,18 @@ type RestoreOptions struct {
 
 // restore is the state that the steps share.
 type restore struct {
-	h              *Host
-	volumes, store *disk.Cluster
-	all            []disk.Backup
-	b              disk.Backup
-	to             disk.Name
-	size           int64 // that the volume has in the end
-	replace        bool
-	stale          bool // there is something left of an interrupted restore
-	moved          bool
+	chain
+	all     []disk.Backup
+	to      disk.Name
+	size    int64 // that the volume has in the end
+	replace bool
+	old     string // RBD's ID of what is replaced
 }
 
 // RestoreBackup restores a backup into a new image. Only when that is whole, each
 // block compared with its checksum, it gets the name of the volume; one that was
-// interrupted leaves the volume as it was, and what it left is removed by the next.
+// interrupted leaves the volume as it was: a repair, or the next work on either,
+// removes the rest. Until it is over, the volume is its own ([disk.ErrInUse]).
 //
 // A volume that is to be replaced keeps its ID and its size, is not in use by
 // anybody or attached ([disk.ErrInUse]), not smaller than the backup
@@ -49,57 +47,70 @@ type restore struct {
 // Similar to: cinder backup-restore.
 func (h *Host) RestoreBackup(ctx context.Context, id string, o RestoreOptions) (disk.Volume, error) {
 	const op = "restore"
-	var v disk.Volume
-	err := h.withChain(ctx, id, "restore of backup "+id, func(ctx context.Context, c chain) error {
-		r := &restore{h: h, volumes: c.volumes, store: c.store, b: c.backup}
-		if err := r.prepare(ctx, o); err != nil {
-			return orElsewhere(err, id)
-		}
-		err := h.run(ctx, op, "backup "+id, r.steps()...)
-		if err == nil {
-			v, err = c.volumes.Volume(context.WithoutCancel(ctx), r.to)
-		}
-		return err
-	})
+	r := &restore{chain: chain{h: h}, replace: o.To != ""}
+	defer r.end()
+	err := r.prepare(ctx, id, o)
+	if err != nil {
+		return disk.Volume{}, failed(op, "backup "+id, err)
+	}
+	t := r.task(op, r.to.String())
+	t.check, t.steps = r.check, r.steps
+	if err := h.perform(ctx, t); err != nil {
+		return disk.Volume{}, r.orElsewhere(err)
+	}
+	v, err := r.cluster.Volume(context.WithoutCancel(ctx), r.to)
 	return v, failed(op, "backup "+id, err)
 }
 
 // orElsewhere says what can be done where a volume cannot be replaced.
-func orElsewhere(err error, id string) error {
-	if errors.Is(err, disk.ErrHasSnapshots) || errors.Is(err, disk.ErrInUse) {
-		return &Error{Op: "restore", Object: "backup " + id, Err: err, Next: "to a new volume:  vmdisk backup restore " + id}
+func (r *restore) orElsewhere(err error) error {
+	var e *Error
+	if r.replace && errors.As(err, &e) && e.Next == "" && (errors.Is(err, disk.ErrHasSnapshots) || errors.Is(err, disk.ErrInUse)) {
+		e.Next = "to a new volume:  vmdisk backup restore " + r.backup.ID
 	}
 	return err
 }
 
-func (r *restore) prepare(ctx context.Context, o RestoreOptions) (err error) {
-	if err := usable(r.b); err != nil {
-		return err
-	}
-	r.size = r.b.RestoredSize()
-	if r.all, err = r.store.Backups(ctx, r.h.cfg.BackupPool, r.b.Volume); err != nil {
+// prepare finds the backup and what it is restored to.
+func (r *restore) prepare(ctx context.Context, id string, o RestoreOptions) (err error) {
+	if err := r.find(ctx, id); err != nil {
 		return err
 	}
 	switch {
 	case o.To != "" && o.ID != "":
 		return badInput("a restore is either to a volume or to a new one with an ID")
 	case o.To != "":
-		err = r.prepareReplace(ctx, o.To)
-	default:
-		if o.ID == "" {
-			o.ID = uuid.NewString()
-		}
-		if r.to, err = backupVolume(o.ID); err == nil {
-			err = lacking(r.volumes.Absent(ctx, r.to), r.volumes, r.to.Pool)
-		}
+		o.ID = o.To
+	case o.ID == "":
+		o.ID = uuid.NewString()
+	}
+	r.to, err = backupVolume(o.ID)
+	return err
+}
+
+// check looks again, now that nobody else works on the backups or the volume.
+func (r *restore) check(ctx context.Context) (err error) {
+	if err := r.find(ctx, r.backup.ID); err != nil {
+		return err
+	}
+	if err := usable(r.backup); err != nil {
+		return err
+	}
+	r.size = r.backup.RestoredSize()
+	if r.all, err = r.store.Backups(ctx, r.h.cfg.BackupPool, r.backup.Volume); err != nil {
+		return err
+	}
+	if r.replace {
+		err = r.checkReplaced(ctx)
+	} else {
+		err = r.cluster.Absent(ctx, r.to)
 	}
 	if err != nil {
 		return err
 	}
-	err = r.volumes.Absent(ctx, disk.Restoring(r.to))
-	r.stale = errors.Is(err, disk.ErrExists)
-	if r.stale {
-		err = nil
+	err = r.cluster.Absent(ctx, disk.Restoring(r.to))
+	if errors.Is(err, disk.ErrExists) { // of a journal that was lost
+		err = &Error{Op: "restore", Object: "backup " + r.backup.ID, Err: err, Next: "it is an orphan:  vmdisk repair --remove-orphans"}
 	}
 	return err
 }
@@ -117,98 +128,80 @@ func usable(b disk.Backup) error {
 	return nil
 }
 
-func (r *restore) prepareReplace(ctx context.Context, to string) (err error) {
-	if r.to, err = backupVolume(to); err != nil {
+// checkReplaced refuses a volume that cannot be replaced.
+func (r *restore) checkReplaced(ctx context.Context) error {
+	has, err := r.cluster.Size(ctx, r.to)
+	if err != nil {
 		return err
 	}
-	r.replace = true
-	// A restore that was killed between its last two steps is taken back first.
-	displaced, err := r.volumes.Displaced(ctx, r.to)
-	if err != nil {
-		return lacking(err, r.volumes, r.to.Pool)
-	}
-	if displaced {
-		if err := r.volumes.RestoreTrash(ctx, r.to); err != nil {
-			return err
-		}
-	}
-	has, err := r.volumes.Size(ctx, r.to)
-	if err != nil {
-		return lacking(err, r.volumes, r.to.Pool)
-	}
-	if has < r.b.Size {
+	if has < r.backup.Size {
 		return &disk.Error{Op: "restore to", Object: r.to.String(), Kind: disk.ErrInvalid,
-			Reason: fmt.Sprintf("it has %s, the backup %s", disk.FormatSize(has), disk.FormatSize(r.b.Size))}
+			Reason: fmt.Sprintf("it has %s, the backup %s", disk.FormatSize(has), disk.FormatSize(r.backup.Size))}
 	}
 	r.size = has
-	return r.volumes.Replaceable(ctx, r.to)
+	if r.old, err = r.cluster.ImageID(ctx, r.to); err != nil {
+		return err
+	}
+	return r.cluster.Replaceable(ctx, r.to)
 }
 
 func (r *restore) steps() []step {
 	part := disk.Restoring(r.to)
-	var steps []step
-	if r.stale {
-		steps = append(steps, step{name: "clean", detail: part.String,
-			do: func(ctx context.Context) error { return r.volumes.RemoveDisk(ctx, part) }})
+	onOld := func(v verb) action { return action{Verb: v, Image: r.to.String(), ID: r.old} }
+	steps := []step{
+		{name: "create", detail: says(part.String() + ", " + disk.FormatSize(r.size)),
+			do:   func(ctx context.Context) error { return r.cluster.CreateVolumeImage(ctx, part, r.backup.Size) },
+			back: []action{{Verb: actRemove, Image: part.String()}}},
+		{name: "copy", detail: says(r.backup.Base + "@" + r.backup.Snapshot), do: r.copy},
 	}
-	steps = append(steps,
-		step{name: "create", detail: says(part.String() + ", " + disk.FormatSize(r.size)),
+	if r.size != r.backup.Size {
+		steps = append(steps, step{name: "grow", detail: says(disk.FormatSize(r.backup.Size) + " → " + disk.FormatSize(r.size)),
 			do: func(ctx context.Context) error {
-				return lacking(r.volumes.CreateVolumeImage(ctx, part, r.b.Size), r.volumes, part.Pool)
-			},
-			undo: func(ctx context.Context) error { return r.volumes.RemoveDisk(ctx, part) }},
-		step{name: "copy", detail: says(r.b.Base + "@" + r.b.Snapshot), do: r.copy})
-	if r.size != r.b.Size {
-		steps = append(steps, step{name: "grow", detail: says(disk.FormatSize(r.b.Size) + " → " + disk.FormatSize(r.size)),
-			do: func(ctx context.Context) error {
-				_, err := r.volumes.Grow(ctx, part, r.size)
+				_, err := r.cluster.Grow(ctx, part, r.size)
 				return err
 			}})
 	}
 	if r.replace {
-		steps = append(steps, step{name: "aside", detail: says(r.to.String() + " → trash"), do: r.aside, undo: r.bringBack})
+		steps = append(steps, step{name: "aside", detail: says(r.to.String() + " → trash"), do: r.aside, back: []action{onOld(actBringBack)}})
 	}
 	steps = append(steps, step{name: "name", detail: r.to.String, commit: true,
-		do: func(ctx context.Context) error { return r.volumes.Rename(ctx, part, r.to) }})
+		do: func(ctx context.Context) error { return r.cluster.Rename(ctx, part, r.to) },
+		on: []action{{Verb: actRename, Image: part.String(), To: r.to.String()}}})
 	if r.replace {
-		steps = append(steps, step{name: "tidy", detail: says("snapshots of backups on what " + r.to.Image + " was"),
-			do: func(ctx context.Context) error {
-				t, err := r.volumes.InTrash(ctx, r.to)
-				if err != nil {
-					return err
-				}
-				return r.volumes.DropTrashedSnapshots(ctx, t, disk.IsBackupSnapshot)
-			}})
+		steps = append(steps, r.h.forward(&r.session, "tidy", "snapshots of backups on what "+r.to.Image+" was", onOld(actTidyTrash)))
 	}
 	return steps
 }
 
 func (r *restore) copy(ctx context.Context) error {
-	_, err := r.store.RestoreBackup(ctx, r.h.cfg.BackupPool, r.all, r.b, r.volumes, disk.Restoring(r.to),
-		r.h.progress("restore", "backup "+r.b.ID, "copy"))
+	_, err := r.store.RestoreBackup(ctx, r.h.cfg.BackupPool, r.all, r.backup, r.cluster, disk.Restoring(r.to),
+		r.h.progress("restore", "backup "+r.backup.ID, "copy"))
 	return err
 }
 
-// aside moves the volume out of the way, unless somebody took it meanwhile.
+// aside moves the volume out of the way, unless somebody opened it meanwhile.
 func (r *restore) aside(ctx context.Context) error {
-	err := r.volumes.Replaceable(ctx, r.to)
+	err := r.cluster.Replaceable(ctx, r.to)
 	if err == nil {
-		err = r.volumes.MoveToTrash(ctx, r.to, 0)
+		err = r.cluster.MoveToTrash(ctx, r.to, 0)
 	}
-	r.moved = err == nil || errors.Is(err, disk.ErrTimeout)
 	return err
 }
 
-func (r *restore) bringBack(ctx context.Context) error {
-	if !r.moved {
-		return errNothing
-	}
-	err := r.volumes.Absent(ctx, r.to)
-	if errors.Is(err, disk.ErrExists) { // it never went
+// bringBack takes a volume out of the trash, unless it is there.
+func bringBack(ctx context.Context, cluster *disk.Cluster, n disk.Name, id string) error {
+	err := cluster.Absent(ctx, n)
+	if errors.Is(err, disk.ErrExists) {
 		return nil
 	}
 	if err == nil {
-		err = r.volumes.RestoreTrash(ctx, r.to)
+		err = gone(cluster.RestoreTrashed(ctx, disk.Trashed{ID: id, Pool: n.Pool, Image: n.Image}))
 	}
 	return err
+}
+
+// tidyTrashed removes the snapshots of backups on what had a volume's name before.
+func tidyTrashed(ctx context.Context, cluster *disk.Cluster, n disk.Name, id string) error {
+	t := disk.Trashed{ID: id, Pool: n.Pool, Image: n.Image}
+	return gone(cluster.DropTrashedSnapshots(ctx, t, disk.IsBackupSnapshot))
 }

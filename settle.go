@@ -43,8 +43,8 @@ func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Conn
 		return err
 	}
 	was, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
-	if unlessGone(err) != nil || err == nil && was.Host != a.Host && was.Host != a.To {
-		return unlessGone(err)
+	if gone(err) != nil || err == nil && was.Host != a.Host && was.Host != a.To {
+		return gone(err)
 	}
 	at := &session{cluster: on.cluster, conn: source, host: a.Host}
 	if moved {

@@ -233,13 +233,16 @@ var (
 )
 
 // lengthOfID comes before an id in an omap's value, and is not always the same.
-var lengthOfID = regexp.MustCompile(`\\(v|f|r|x[0-9a-f]{2})\\x00\\x00\\x00<`)
+var lengthOfID = regexp.MustCompile(`\\(n|v|f|r|x[0-9a-f]{2})\\x00\\x00\\x00<`)
 
 // snapshotMap is a snapshot's object map, which has the snapshot's ID.
 var snapshotMap = regexp.MustCompile(`(rbd_object_map\.<.*>\.)[0-9a-f]{16}$`)
 
+// times are in what is kept of backups: in the names of snapshots, and in notes.
+var times = regexp.MustCompile(`\.snap\.[0-9]+\.[0-9]+|\\"created\\":\\"[^"]*"`)
+
 // named has the names of images instead of their IDs, and no IDs of snapshots, which
-// are others each time.
+// are others each time, as times are.
 func (s state) named() state {
 	names := map[string][]string{}
 	for _, line := range s {
@@ -266,7 +269,8 @@ func (s state) named() state {
 	all := state{}
 	for _, line := range s {
 		line = lengthOfID.ReplaceAllString(to.Replace(line), "<")
-		all = append(all, snapshotMap.ReplaceAllString(line, "$1"))
+		line = snapshotMap.ReplaceAllString(line, "$1")
+		all = append(all, times.ReplaceAllString(line, "<time>"))
 	}
 	slices.Sort(all)
 	return all

@@ -34,6 +34,8 @@ type step struct {
 	// commit marks the point of no return: once it is done nothing is undone any
 	// more, the steps after it only tidy up.
 	commit bool
+	// ends is a verb that no step before this one needs any more once it is done.
+	ends verb
 }
 
 // errNothing is what an undo returns if there was nothing to take back: what is
@@ -60,6 +62,9 @@ func (h *Host) runSteps(ctx context.Context, op, object string, steps []step, o 
 	committed := o.forward()
 	for i, s := range steps {
 		err := h.do(ctx, op, object, s, o, func() error { return o.begin(ctx, i, committed || s.commit) })
+		if err == nil && s.ends != "" {
+			err = o.without(ctx, s.ends)
+		}
 		if s.commit && (err == nil || err.happened) {
 			committed = true
 			ctx = context.WithoutCancel(ctx)
@@ -178,7 +183,7 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *ope
 		}
 		event := Event{Kind: Undone, Op: op, Object: object, Step: s.name, Detail: s.describe()}
 		begin := time.Now()
-		err := h.takeBack(ctx, s, o)
+		err := h.takeBack(ctx, s, i, o)
 		if errors.Is(err, errNothing) {
 			continue
 		}
@@ -196,12 +201,12 @@ func (h *Host) undo(ctx context.Context, op, object string, steps []step, o *ope
 	return left, again
 }
 
-// takeBack undoes one step.
-func (h *Host) takeBack(ctx context.Context, s step, o *opened) error {
+// takeBack undoes one step, as far as it is still to be undone.
+func (h *Host) takeBack(ctx context.Context, s step, i int, o *opened) error {
 	if s.undo != nil {
 		return s.undo(ctx)
 	}
-	for _, a := range s.back {
+	for _, a := range o.plan.Steps[i].Back {
 		if err := h.act(ctx, o.on, a); err != nil {
 			return err
 		}

@@ -1,11 +1,12 @@
-// A snapshot of a machine's disk while the machine may run: the guest's filesystems
-// are held still for it, and for no longer.
+// A snapshot of a disk while its machine may run: the guest's filesystems are held
+// still for it, and for no longer.
 
 package vmdisk
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -13,21 +14,23 @@ import (
 )
 
 // freezeDeadline is after how long a frozen guest is thawed, come what may. Windows
-// does it by itself after this time.
+// does it by itself after this time. When the process dies before, repair does it.
 const freezeDeadline = 10 * time.Second
 
 // still is such a snapshot in the making.
 type still struct {
-	session
-	vm     domain.Info
-	name   disk.Name // of the snapshot
-	frozen *domain.Frozen
-	bare   bool // no agent answers
+	*session
+	h          *Host
+	op, object string      // of the workflow
+	vm         domain.Info // which has the disk; the zero value is none
+	name       disk.Name   // of the snapshot
+	frozen     *domain.Frozen
+	held       bool      // it was taken while the guest held still
+	taken      time.Time // when it was there
 }
 
 func (s *still) steps() []step {
-	thaw := action{Verb: actThaw, VM: s.vm.UUID, Name: s.vm.Name, Host: s.host}
-	remove := action{Verb: actRemoveSnap, Image: s.name.String()}
+	thaw, remove := s.thawing(), action{Verb: actRemoveSnap, Image: s.name.String()}
 	take := step{name: "snapshot", detail: s.name.String, do: s.take, back: []action{remove}}
 	if !s.vm.Running {
 		return []step{take}
@@ -35,53 +38,51 @@ func (s *still) steps() []step {
 	take.back = []action{thaw, remove} // a guest waits for nothing
 	return []step{
 		// This process has a connection of its own for the thawing, and a deadline.
-		{name: "freeze", detail: s.calm, do: s.freeze, undo: s.unfreeze, back: []action{thaw}},
+		{name: "freeze", detail: says(s.vm.Name), do: s.freeze, undo: s.thaw, back: []action{thaw}},
 		take,
-		{name: "thaw", detail: s.calmed, do: s.thaw},
+		{name: "thaw", detail: says(s.vm.Name), do: s.thaw, ends: actThaw},
 	}
 }
 
-func (s *still) calm() string {
-	if s.bare {
-		return "no guest agent: it is as after a power failure"
-	}
-	return "filesystems of " + s.vm.Name
+func (s *still) thawing() action {
+	return action{Verb: actThaw, VM: s.vm.UUID, Name: s.vm.Name, Host: s.host}
 }
 
-func (s *still) calmed() string {
-	if s.bare {
-		return "nothing was frozen"
-	}
-	return "filesystems of " + s.vm.Name
-}
-
-// freeze does without where there is no agent: the snapshot is then what a power
-// failure would leave, which is what journals are for.
+// freeze does without where the guest does not do it: the snapshot is then what a
+// power cut would leave, which is what journals are for.
 func (s *still) freeze(ctx context.Context) (err error) {
 	s.frozen, err = domain.Freeze(ctx, s.conn, s.vm.UUID, freezeDeadline)
-	if errors.Is(err, domain.ErrNoAgent) || errors.Is(err, domain.ErrNotRunning) {
-		s.bare = true
-		return nil
+	if err == nil || ctx.Err() != nil {
+		return err
 	}
-	return err
+	s.tell(Note, fmt.Sprintf("%s is not frozen (%v): the %s will be as after a power cut", s.vm.Name, err, s.op))
+	return nil
 }
 
-func (s *still) thaw(context.Context) error {
+// thaw is a step's work and its undo. A guest that may still be frozen is an error;
+// one that wrote too early is not.
+func (s *still) thaw(ctx context.Context) error {
 	if s.frozen == nil {
 		return nil
 	}
-	return s.frozen.Thaw()
-}
-
-func (s *still) unfreeze(ctx context.Context) error {
-	if s.frozen == nil {
-		return errNothing
+	err := s.frozen.Thaw()
+	s.frozen, s.held = nil, err == nil
+	if err == nil {
+		return nil
 	}
-	err := s.thaw(ctx)
+	s.tell(Warning, err.Error())
 	if errors.Is(err, domain.ErrTimeout) {
-		return nil // it is thawed, only not by us
+		return nil
 	}
+	return s.h.act(ctx, s.session, s.thawing()) // its connection may have been the trouble
+}
+
+func (s *still) take(ctx context.Context) error {
+	err := s.cluster.CreateSnapshot(ctx, s.name)
+	s.taken = time.Now().UTC().Truncate(time.Microsecond)
 	return err
 }
 
-func (s *still) take(ctx context.Context) error { return s.cluster.CreateSnapshot(ctx, s.name) }
+func (s *still) tell(kind EventKind, text string) {
+	s.h.emit(Event{Kind: kind, Op: s.op, Object: s.object, Step: "note", Detail: text})
+}

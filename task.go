@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -178,6 +179,20 @@ func (o *opened) begin(ctx context.Context, i int, committed bool) error {
 	}
 	o.plan.Begun, o.plan.Committed = i+1, committed
 	return o.write(ctx)
+}
+
+// without writes down that nothing that was begun needs a verb any more.
+func (o *opened) without(ctx context.Context, ended verb) *stepError {
+	if o == nil {
+		return nil
+	}
+	for i, s := range o.plan.Steps[:o.plan.Begun] {
+		o.plan.Steps[i].Back = slices.DeleteFunc(slices.Clone(s.Back), func(a action) bool { return a.Verb == ended })
+	}
+	if err := o.write(context.WithoutCancel(ctx)); err != nil {
+		return &stepError{cause: err, happened: true}
+	}
+	return nil
 }
 
 // turnBack writes down that what was begun is being taken back.

@@ -133,7 +133,7 @@ func (r *repair) rootUse(ctx context.Context, info domain.Info) (disk.Use, error
 	for _, d := range info.Disks {
 		if d.Pool != "" {
 			use, err := r.cluster.Use(ctx, disk.Name{Pool: d.Pool, Image: d.Image})
-			return use, unlessGone(err)
+			return use, gone(err)
 		}
 	}
 	return disk.Use{}, nil

@@ -221,7 +221,7 @@ func finishFlatten(ctx context.Context, cluster *disk.Cluster, n disk.Name) erro
 		half = errors.Is(err, disk.ErrInUse)
 	}
 	if !half {
-		return unlessGone(err)
+		return gone(err)
 	}
 	if err := cluster.Flatten(ctx, n, nil); !errors.Is(err, disk.ErrInvalid) { // it has no parent
 		return err

@@ -131,7 +131,7 @@ func (h *Host) finishResize(ctx context.Context, cluster *disk.Cluster, n disk.N
 		has, err = cluster.Size(ctx, n)
 	}
 	if err != nil || has != a.From {
-		return unlessGone(err)
+		return gone(err)
 	}
 	return cluster.ResizeVolume(ctx, n, a.From, a.Size, true, h.shows("repair", n.String(), "resize", max(a.From, a.Size)))
 }

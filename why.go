@@ -223,7 +223,7 @@ func (w *why) operations(ctx context.Context) error {
 		}
 		for i := range all {
 			o := &all[i]
-			if !slices.ContainsFunc(o.Leases, w.isOurs) {
+			if !slices.ContainsFunc(o.Leases, w.isOurs) && !touches(o, w.UUID) {
 				continue
 			}
 			alive, err := w.cluster.Alive(ctx, o)
@@ -281,7 +281,7 @@ func (w *why) disk(ctx context.Context, n disk.Name) (WhyDisk, error) {
 // who is a client, as far as record and journal know.
 func (w *why) who(addr string) (who string, known bool) {
 	for _, o := range w.Operations {
-		if o.Holder.Addr == addr {
+		if o.Holder.Addr == addr || slices.Contains(o.Holder.Also, addr) {
 			return fmt.Sprintf("vmdisk %s, pid %d on %s", o.Kind, o.Holder.PID, o.Holder.Host), true
 		}
 	}

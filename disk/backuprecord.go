@@ -6,6 +6,7 @@ package disk
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
@@ -86,6 +87,46 @@ func (c *Cluster) WriteBackup(ctx context.Context, pool string, b Backup) error 
 	})
 }
 
+// CompleteBackup notes that a backup is whole, unless that is noted. One that is not
+// there is [ErrNotFound].
+func (c *Cluster) CompleteBackup(ctx context.Context, pool, id string) error {
+	b, err := c.noted(ctx, pool, id)
+	if err != nil || b.State == BackupComplete {
+		return err
+	}
+	return c.WriteBackup(ctx, pool, b.Done())
+}
+
+// noted is what vmdisk noted of a backup; [ErrNotFound] if nothing.
+func (c *Cluster) noted(ctx context.Context, pool, id string) (b Backup, err error) {
+	err = c.pool(ctx, pool, func(io *rados.IOContext) error {
+		all, err := readRecords(io)
+		b = all[id]
+		if err == nil && b.ID == "" {
+			err = &Error{Op: "find", Object: "note on backup " + id, Kind: ErrNotFound}
+		}
+		return err
+	})
+	return b, err
+}
+
+// HalfBackups are vmdisk's backups that are being made or removed, or were when that
+// was interrupted. It opens no image.
+func (c *Cluster) HalfBackups(ctx context.Context, pool string) ([]Backup, error) {
+	all := []Backup{}
+	err := c.pool(ctx, pool, func(io *rados.IOContext) error {
+		notes, err := readRecords(io)
+		for _, b := range notes {
+			if b.State == BackupIncomplete {
+				all = append(all, b)
+			}
+		}
+		return err
+	})
+	slices.SortFunc(all, func(a, b Backup) int { return a.Created.Compare(b.Created) })
+	return all, err
+}
+
 // forgetBackup removes a backup's key; one that is not there is fine.
 func forgetBackup(io *rados.IOContext, id string) error {
 	op := rados.CreateWriteOp()
@@ -126,13 +167,6 @@ func (c *Cluster) WriteBackupMeta(ctx context.Context, pool string, b Backup) er
 	}
 	return c.pool(ctx, pool, func(io *rados.IOContext) error {
 		return wrap("write metadata of", "backup "+b.ID, io.WriteFull(backupMeta(b.ID), data))
-	})
-}
-
-// RemoveBackupMeta removes it; one that is not there is fine.
-func (c *Cluster) RemoveBackupMeta(ctx context.Context, pool, id string) error {
-	return c.pool(ctx, pool, func(io *rados.IOContext) error {
-		return ignore(wrap("remove metadata of", "backup "+id, io.Delete(backupMeta(id))), ErrNotFound)
 	})
 }
 

@@ -129,21 +129,45 @@ func (c *Cluster) CreateBase(ctx context.Context, base Name, size int64) error {
 	return c.pool(ctx, base.Pool, func(io *rados.IOContext) error { return createImage(io, base, size, volumeOrder) })
 }
 
-// ForgetBackup removes what vmdisk noted of a backup and its checksums.
-func (c *Cluster) ForgetBackup(ctx context.Context, pool string, b Backup) error {
+// RetireBackup notes that a backup does not count any more, the first step of its
+// removal. One that is not there is fine.
+func (c *Cluster) RetireBackup(ctx context.Context, pool, id string) error {
+	b, err := c.FindBackup(ctx, pool, id)
+	if err != nil {
+		return ignore(err, ErrNotFound)
+	}
+	b.State = BackupIncomplete
+	return c.WriteBackup(ctx, pool, b)
+}
+
+// ForgetBackup removes Cinder's metadata of a backup, its checksums and, last, what
+// vmdisk noted of it. One of which nothing is noted is fine.
+func (c *Cluster) ForgetBackup(ctx context.Context, pool, id string) error {
+	b, err := c.noted(ctx, pool, id)
+	if err != nil {
+		return ignore(err, ErrNotFound)
+	}
 	return c.pool(ctx, pool, func(io *rados.IOContext) error {
-		if err := removeSums(ctx, io, b.ID, b.Size); err != nil {
+		err := ignore(wrap("remove metadata of", "backup "+id, io.Delete(backupMeta(id))), ErrNotFound)
+		if err == nil {
+			err = removeSums(ctx, io, id, b.Size)
+		}
+		if err != nil {
 			return err
 		}
-		return forgetBackup(io, b.ID)
+		return forgetBackup(io, id)
 	})
 }
 
 // Inherit prepares the removal of a backup: those that are differences to it take
 // over its checksums, and become differences to what it is one to. The next on the
 // base of a full backup becomes full itself, for the base holds all that it needs.
-// Run again it changes nothing.
-func (c *Cluster) Inherit(ctx context.Context, pool string, b Backup) error {
+// Run again it changes nothing, nor does it if there is no such backup.
+func (c *Cluster) Inherit(ctx context.Context, pool, id string) error {
+	b, err := c.FindBackup(ctx, pool, id)
+	if err != nil {
+		return ignore(err, ErrNotFound)
+	}
 	if b.By == "vmdisk" && b.Sums == sumsNone {
 		return nil // it was never whole
 	}

@@ -70,6 +70,7 @@ type Cluster struct {
 
 	workMu sync.Mutex
 	work   map[string]bool // IDs of the operations that this process works on
+	also   []string        // see Accompany
 }
 
 // Open connects to Ceph. It blocks until the cluster answers, at most as long

@@ -353,8 +353,10 @@ func (c *Cluster) TakeOver(ctx context.Context, o *Operation) error {
 		return &Error{Op: "take over", Object: o.Kind + " " + o.Object, Kind: ErrInUse, Err: &HeldError{*o}, Holders: []string{o.String()}}
 	}
 	if asleep {
-		if err := c.Fence(ctx, o.Holder.Addr, FenceTime); err != nil {
-			return err
+		for _, addr := range append([]string{o.Holder.Addr}, o.Holder.Also...) {
+			if err := c.Fence(ctx, addr, FenceTime); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.show(o.Pool); err != nil {

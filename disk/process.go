@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -15,8 +16,10 @@ import (
 type Process struct {
 	Client uint64 `json:"client"`  // its global id: client.4123
 	Addr   string `json:"address"` // IP:PORT/NONCE, the form that `ceph osd blocklist` takes
-	Host   string `json:"host"`
-	PID    int    `json:"pid"`
+	// Also are the addresses of its other connections, which are fenced with it.
+	Also []string `json:"also,omitempty"`
+	Host string   `json:"host"`
+	PID  int      `json:"pid"`
 	// What makes a PID mean one process for all time: the boot of the machine, the
 	// PID namespace, and when the process started, in ticks after the boot.
 	Boot      string `json:"boot"`
@@ -32,6 +35,9 @@ func (p Process) String() string {
 func (c *Cluster) self() (Process, error) {
 	p := Process{Client: c.conn.GetInstanceID(), PID: os.Getpid()}
 	var err error
+	c.workMu.Lock()
+	p.Also = c.also
+	c.workMu.Unlock()
 	if p.Addr, err = c.conn.GetAddrs(); err != nil {
 		return p, wrap("read address of", "this client", err)
 	}
@@ -41,6 +47,19 @@ func (c *Cluster) self() (Process, error) {
 	p.Boot, p.Namespace = surroundings()
 	p.Ticks, err = startOf(p.PID)
 	return p, wrap("read start of", "this process", err)
+}
+
+// Accompany makes another connection of this process go with this one: whoever takes
+// the work of this process over fences both.
+func (c *Cluster) Accompany(other *Cluster) error {
+	addr, err := other.conn.GetAddrs()
+	if err != nil {
+		return wrap("read address of", "client."+other.user, err)
+	}
+	c.workMu.Lock()
+	defer c.workMu.Unlock()
+	c.also = append(slices.Clip(c.also), addr)
+	return nil
 }
 
 // surroundings are the machine's boot and the PID namespace, "" where they cannot

@@ -5,6 +5,7 @@ package disk
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -16,6 +17,11 @@ const restoringPrefix = "restoring."
 
 // Restoring is what the image is called that is to become n.
 func Restoring(n Name) Name { return Name{Pool: n.Pool, Image: restoringPrefix + n.Image} }
+
+// Restored is the inverse of [Restoring]. Other images are what they are called.
+func Restored(n Name) Name {
+	return Name{Pool: n.Pool, Image: strings.TrimPrefix(n.Image, restoringPrefix)}
+}
 
 // Replaceable refuses a volume that a restored one cannot take the place of: one
 // that is open or belongs to a machine ([ErrInUse]), or has snapshots other than
@@ -55,19 +61,6 @@ func (c *Cluster) Replaceable(ctx context.Context, n Name) error {
 // Similar to: rbd create.
 func (c *Cluster) CreateVolumeImage(ctx context.Context, n Name, size int64) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error { return createImage(io, n, size, volumeOrder) })
-}
-
-// Displaced says whether a restore into n was interrupted between its last two
-// steps: n is in the trash, and what is to take its place is whole.
-func (c *Cluster) Displaced(ctx context.Context, n Name) (bool, error) {
-	if err := c.Absent(ctx, n); err != nil {
-		return false, ignore(err, ErrExists)
-	}
-	if err := c.Absent(ctx, Restoring(n)); !is(err, ErrExists) {
-		return false, err
-	}
-	_, err := c.InTrash(ctx, n)
-	return err == nil, ignore(err, ErrNotFound)
 }
 
 // RestoredSize is how large a new volume of a backup is.

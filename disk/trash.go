@@ -104,6 +104,15 @@ func (c *Cluster) RestoreTrashed(ctx context.Context, t Trashed) error {
 	})
 }
 
+// ImageID is the ID that RBD gave to an image, which it keeps in the trash.
+func (c *Cluster) ImageID(ctx context.Context, n Name) (id string, err error) {
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		id, err = imageID(io, n)
+		return err
+	})
+	return id, err
+}
+
 // InTrash is the image of a name that was moved to the trash last; [ErrNotFound] if
 // there is none.
 func (c *Cluster) InTrash(ctx context.Context, n Name) (Trashed, error) {
