@@ -8,8 +8,8 @@ import (
 	"github.com/ceph/go-ceph/rados"
 )
 
-// appendStrings encodes strings as Ceph does.
-func appendStrings(b []byte, all ...string) []byte {
+// encodeStrings encodes strings as Ceph does.
+func encodeStrings(all ...string) (b []byte) {
 	for _, s := range all {
 		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(s))), s...)
 	}
@@ -33,7 +33,7 @@ func directory(io *rados.IOContext, pool string) (map[string]string, error) {
 	ids := map[string]string{}
 	after := ""
 	for {
-		in := binary.LittleEndian.AppendUint64(appendStrings(nil, after), directoryPage)
+		in := binary.LittleEndian.AppendUint64(encodeStrings(after), directoryPage)
 		out, err := exec(io, directoryObject, "dir_list", in)
 		if is(err, ErrNotFound) {
 			return ids, nil // no image was ever made here

@@ -27,7 +27,7 @@ func hasHeader(io *rados.IOContext, id string, snap uint64) (bool, error) {
 
 // listedID is the id that the pool's directory has for a name, or "".
 func listedID(io *rados.IOContext, n Name) (string, error) {
-	out, err := exec(io, directoryObject, "dir_get_id", appendStrings(nil, n.Image))
+	out, err := exec(io, directoryObject, "dir_get_id", encodeStrings(n.Image))
 	if is(err, ErrNotFound) {
 		return "", nil
 	}
@@ -175,6 +175,6 @@ func call(io *rados.IOContext, object, method string, args ...string) error {
 	op := rados.CreateWriteOp()
 	defer op.Release()
 	op.AssertExists()
-	op.Exec("rbd", method, appendStrings(nil, args...))
+	op.Exec("rbd", method, encodeStrings(args...))
 	return op.Operate(io, object, rados.OperationNoFlag)
 }

@@ -76,7 +76,7 @@ func TestHalfRenamed(t *testing.T) {
 		check(t, c.pool(t.Context(), from.Pool, func(io *rados.IOContext) error {
 			id, err := imageID(io, from)
 			check(t, err)
-			check(t, io.WriteFull("rbd_id."+to.Image, appendStrings(nil, id)))
+			check(t, io.WriteFull("rbd_id."+to.Image, encodeStrings(id)))
 			if listed {
 				check(t, call(io, directoryObject, "dir_rename_image", from.Image, to.Image, id))
 			}

@@ -85,7 +85,7 @@ func startOf(pid int) (uint64, error) {
 	if len(fields) <= start {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	if strings.Contains("ZX", fields[0]) {
+	if fields[0] == "Z" || fields[0] == "X" {
 		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(fields[start], 10, 64)
