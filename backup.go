@@ -173,7 +173,14 @@ func (b *backup) copy(ctx context.Context) error {
 	if b.since != nil {
 		f.Since = b.since.Source
 	}
-	b.rec.Bytes, err = b.store.FillBackup(ctx, b.rec, f)
+	rec, written := b.rec, int64(0)
+	err = b.h.unlessFenced(b.cluster, b.store, func() (err error) {
+		written, err = b.store.FillBackup(ctx, rec, f)
+		return err
+	})
+	if err == nil {
+		b.rec.Bytes = written
+	}
 	return err
 }
 

@@ -174,9 +174,11 @@ func (r *restore) steps() []step {
 }
 
 func (r *restore) copy(ctx context.Context) error {
-	_, err := r.store.RestoreBackup(ctx, r.h.cfg.BackupPool, r.all, r.backup, r.cluster, disk.Restoring(r.to),
-		r.h.progress("restore", "backup "+r.backup.ID, "copy"))
-	return err
+	return r.h.unlessFenced(r.cluster, r.store, func() error {
+		_, err := r.store.RestoreBackup(ctx, r.h.cfg.BackupPool, r.all, r.backup, r.cluster, disk.Restoring(r.to),
+			r.h.progress("restore", "backup "+r.backup.ID, "copy"))
+		return err
+	})
 }
 
 // aside moves the volume out of the way, unless somebody opened it meanwhile.
