@@ -51,7 +51,7 @@ func TestFrozenGuestIsThawed(t *testing.T) {
 		if got := agentSays(t, vm.Name); !strings.Contains(got, "thawed") {
 			t.Fatalf("before: %s", got)
 		}
-		die(t, workflow{name: "backup"}, fixture{Volume: v.ID, Backup: "frozen"}, point{"snapshot", 1, before})
+		must(t, dies(workflow{name: "backup"}.process(fixture{Volume: v.ID, Backup: "frozen"}, point{"snapshot", 1, before})))
 		if got := agentSays(t, vm.Name); !strings.Contains(got, `"frozen"`) {
 			t.Fatalf("killed between freeze and thaw: %s", got)
 		}
@@ -63,7 +63,7 @@ func TestFrozenGuestIsThawed(t *testing.T) {
 		was.unchanged(t)
 	}
 	// One that is thawed again is not looked for: its host may be gone by then.
-	die(t, workflow{name: "backup"}, fixture{Volume: v.ID, Backup: "frozen"}, point{"copy", 1, before})
+	must(t, dies(workflow{name: "backup"}.process(fixture{Volume: v.ID, Backup: "frozen"}, point{"copy", 1, before})))
 	r, err := h.Repair(t.Context(), RepairOptions{DryRun: true})
 	must(t, err)
 	if len(r.Operations) != 1 || len(r.Operations[0].Remedies) == 0 ||

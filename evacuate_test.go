@@ -304,8 +304,7 @@ func TestEvacuateInterrupted(t *testing.T) {
 	back()
 	for _, p := range all {
 		for _, how := range []interruption{{"failed", failedAt}, {"killed", func(t *testing.T, _ *Host, w workflow, f fixture, p point) error {
-			die(t, w, f, p)
-			return nil
+			return dies(w.process(f, p))
 		}}} {
 			t.Run(how.name+" "+p.String(), func(t *testing.T) {
 				_ = how.at(t, there, evacuateWorkflow, f, p)

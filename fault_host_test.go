@@ -6,7 +6,6 @@ package vmdisk
 import (
 	"bufio"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -182,23 +181,14 @@ func TestSecretFaults(t *testing.T) {
 	must(t, err)
 }
 
-// childVariable holds, for a process of this test program, what it is to do.
-const childVariable = "VMDISK_TEST_CHILD"
-
-// child is a workflow in a process of its own, to be killed or frozen.
-type child struct {
+// sleeper is a workflow in a process of its own, which says on standard output how far
+// it is.
+type sleeper struct {
 	Do, VM, Dest string
 	At           int
 }
 
-// TestMainChild is that process. It says on standard output how far it is.
-func TestMainChild(t *testing.T) {
-	text := os.Getenv(childVariable)
-	if text == "" {
-		return
-	}
-	var c child
-	must(t, json.Unmarshal([]byte(text), &c))
+func (c sleeper) happen(t *testing.T) {
 	say := func(what string) { _, _ = os.Stdout.WriteString("\n" + what + "\n") }
 	h := impatient(t, c.At, hostSilence, func(e Event) {
 		if e.Kind == Progress && e.Bytes > 0 {
@@ -225,13 +215,11 @@ func TestMainChild(t *testing.T) {
 	t.Log(err)
 }
 
-// runs starts a child and returns when it says something.
-func (c child) runs(t *testing.T, until string) (cmd *exec.Cmd, says *bufio.Scanner) {
+// runs starts it and returns when it says something.
+func (c sleeper) runs(t *testing.T, until string) (cmd *exec.Cmd, says *bufio.Scanner) {
 	t.Helper()
-	text, err := json.Marshal(c)
+	cmd, err := child("sleeper", c)
 	must(t, err)
-	cmd = exec.Command(os.Args[0], "-test.run=^TestMainChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
@@ -253,7 +241,7 @@ func TestStaleHolder(t *testing.T) {
 	unfenced(t)
 	h := open(t, 0)
 	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
-	cmd, says := child{Do: "start, and sleep in it", VM: vm.UUID}.runs(t, "asleep")
+	cmd, says := sleeper{Do: "start, and sleep in it", VM: vm.UUID}.runs(t, "asleep")
 	_, err := h.Resize(t.Context(), vm.UUID, 80<<20, false) // waits until its watch is gone
 	must(t, err)
 	was := stateNow(t)

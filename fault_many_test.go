@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -21,9 +20,6 @@ import (
 	"github.com/vmdisk/vmdisk/domain"
 )
 
-// bootsVariable makes the test program a process that boots machines, and names it.
-const bootsVariable = "VMDISK_TEST_BOOTS"
-
 const (
 	booters  = 10 // processes
 	boots    = 5  // of each
@@ -32,16 +28,14 @@ const (
 )
 
 // manyName and manyUUID are those of a machine of a process.
-func manyName(booter string, i int) string { return fmt.Sprintf("many-%s-%d", booter, i) }
+func manyName(process string, i int) string { return fmt.Sprintf("many-%s-%d", process, i) }
 
 func manyUUID(name string) string { return uuid.NewSHA1(uuid.Nil, []byte(name)).String() }
 
-// TestMainBoots is one of the processes. It says each step, and each machine.
-func TestMainBoots(t *testing.T) {
-	booter := os.Getenv(bootsVariable)
-	if booter == "" {
-		return
-	}
+// booter is one of the processes. It says each step, and each machine.
+type booter string
+
+func (b booter) happen(t *testing.T) {
 	cfg := config(0)
 	cfg.Observe = func(e Event) { fmt.Println("step", e.Object, e.Step) }
 	h, err := Open(t.Context(), cfg)
@@ -49,7 +43,7 @@ func TestMainBoots(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range boots {
 		all.Go(func() {
-			vm := manyName(booter, i)
+			vm := manyName(string(b), i)
 			_, err := h.Boot(t.Context(), vm, BootOptions{Image: "guest", UUID: manyUUID(vm), Memory: guestMemory, NoStart: true})
 			if err != nil {
 				fmt.Println("failed", err)
@@ -64,9 +58,12 @@ func TestMainBoots(t *testing.T) {
 
 // runBooter runs one of the processes, and kills it when it has said so many lines,
 // unless that is 0. It returns which machines it said that it has booted.
-func runBooter(t *testing.T, booter string, killAfter int) (booted []string) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestMainBoots$")
-	cmd.Env = append(os.Environ(), bootsVariable+"="+booter, "VMDISK_LAB="+testLab.Dir)
+func runBooter(t *testing.T, name string, killAfter int) (booted []string) {
+	cmd, err := child("boots", name)
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -81,7 +78,7 @@ func runBooter(t *testing.T, booter string, killAfter int) (booted []string) {
 			booted = append(booted, vm)
 		}
 		if strings.HasPrefix(lines.Text(), "failed ") {
-			t.Errorf("process %s: %s", booter, lines.Text())
+			t.Errorf("process %s: %s", name, lines.Text())
 		}
 		if said++; said == killAfter {
 			_ = cmd.Process.Kill()

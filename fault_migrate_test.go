@@ -417,7 +417,7 @@ func destGone(t *testing.T, m *traveller) {
 func clientKilled(t *testing.T, m *traveller) {
 	m.noSecretThere(t)
 	m.speed(t, "1")
-	client, _ := child{Do: "migrate", VM: m.UUID, At: m.at, Dest: testLab.Hosts[m.there()].URI}.runs(t, "copying")
+	client, _ := sleeper{Do: "migrate", VM: m.UUID, At: m.at, Dest: testLab.Hosts[m.there()].URI}.runs(t, "copying")
 	must(t, client.Process.Kill())
 	_ = client.Wait()
 	becomes(t, m.at, m.UUID, "on its way", func(c domain.Condition) bool { return c.Job })

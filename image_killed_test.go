@@ -9,18 +9,15 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,9 +25,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 )
-
-// momentVariable holds, for a process of this test program, when to die.
-const momentVariable = "VMDISK_TEST_MOMENT"
 
 // moment is when a process dies: so many bytes into an import, or so long into a
 // clone.
@@ -41,22 +35,14 @@ type moment struct {
 	After       time.Duration
 }
 
-// TestMainMoment is the process that dies.
-func TestMainMoment(t *testing.T) {
-	text := os.Getenv(momentVariable)
-	if text == "" {
-		return
-	}
-	var m moment
-	must(t, json.Unmarshal([]byte(text), &m))
-	die := func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) }
+func (m moment) happen(t *testing.T) {
 	cfg := config(0)
 	cfg.Observe = func(e Event) {
 		switch {
 		case m.File != "" && e.Kind == Progress && e.Bytes >= m.Bytes:
-			die()
+			killSelf()
 		case m.UUID != "" && e.Kind == Started && e.Step == "clone":
-			time.AfterFunc(m.After, die)
+			time.AfterFunc(m.After, killSelf)
 		}
 	}
 	h, err := Open(t.Context(), cfg)
@@ -68,23 +54,7 @@ func TestMainMoment(t *testing.T) {
 	}
 	must(t, err)
 	time.Sleep(m.After) // it was faster
-	die()
-}
-
-// diesAt runs a process that dies.
-func diesAt(m moment) error {
-	text, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^TestMainMoment$")
-	cmd.Env = append(os.Environ(), momentVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
-	out, err := cmd.CombinedOutput()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		return fmt.Errorf("it was not killed: %w\n%s", err, out)
-	}
-	return nil
+	killSelf()
 }
 
 // atOnce runs f for each, four at a time.
@@ -127,7 +97,7 @@ func killedAtAnyMoment(t *testing.T, ofImports, ofClones int) {
 	for range ofClones {
 		clones = append(clones, moment{UUID: uuid.NewString(), After: took/3 + time.Duration(mathrand.Int64N(int64(took)))})
 	}
-	atOnce(t, slices.Concat(imports, clones), diesAt)
+	atOnce(t, slices.Concat(imports, clones), func(m moment) error { return dies(child("moment", m)) })
 
 	images, err := h.Images(t.Context())
 	must(t, err)

@@ -6,13 +6,10 @@ package vmdisk
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
-	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -160,7 +157,7 @@ func leftInJournal(t *testing.T, h *Host) bool {
 // killedAt kills the process that does it. One that is killed before a step is
 // repaired, one that is killed after it is done again.
 func killedAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
-	die(t, w, f, p)
+	must(t, dies(w.process(f, p)))
 	if p.when == before {
 		_, err := h.Repair(t.Context(), RepairOptions{})
 		must(t, err)
@@ -197,10 +194,6 @@ func cancelledAt(t *testing.T, h *Host, w workflow, f fixture, p point) error {
 	return err
 }
 
-// crashVariable holds, for a process of this test program, what to do and where to
-// die.
-const crashVariable = "VMDISK_TEST_CRASH"
-
 // crash is a workflow on what was made for it, and the point at which to die; one
 // without a step lives until somebody kills it.
 type crash struct {
@@ -213,42 +206,16 @@ type crash struct {
 
 // process is one that does a workflow, and dies at the point.
 func (w workflow) process(f fixture, p point) (*exec.Cmd, error) {
-	text, err := json.Marshal(crash{w.name, f, p.step, p.nth, p.when})
-	cmd := exec.Command(os.Args[0], "-test.run=^TestMainCrash$")
-	cmd.Env = append(os.Environ(), crashVariable+"="+string(text), "VMDISK_LAB="+testLab.Dir)
-	return cmd, err
+	return child("workflow", crash{w.name, f, p.step, p.nth, p.when})
 }
 
-func die(t *testing.T, w workflow, f fixture, p point) {
-	t.Helper()
-	cmd, err := w.process(f, p)
-	must(t, err)
-	if out, err := cmd.CombinedOutput(); !killed(err) {
-		t.Fatalf("it was not killed: %v\n%s", err, out)
-	}
-}
-
-// killed says that a process ended by SIGKILL.
-func killed(err error) bool {
-	var exit *exec.ExitError
-	return errors.As(err, &exit) && exit.Sys().(syscall.WaitStatus).Signal() == syscall.SIGKILL
-}
-
-// TestMainCrash is the process that dies.
-func TestMainCrash(t *testing.T) {
-	text := os.Getenv(crashVariable)
-	if text == "" {
-		return
-	}
-	var c crash
-	must(t, json.Unmarshal([]byte(text), &c))
+func (c crash) happen(t *testing.T) {
 	w := workflowNamed(c.Workflow)
 	h := open(t, w.host)
 	at := counter()
 	h.fault = func(_, step string, when phase) error {
 		if at(step, when) == (point{c.Step, c.Nth, c.When}) {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
+			killSelf()
 		}
 		return nil
 	}

@@ -37,7 +37,7 @@ func testMain(m *testing.M) int {
 	}
 	defer func() { _ = done() }()
 	testLab = l
-	if os.Getenv(crashVariable) != "" {
+	if os.Getenv(childVariable) != "" {
 		return m.Run()
 	}
 	if err := importGuest(ctx); err != nil {
