@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/vmdisk/vmdisk/disk"
@@ -203,7 +204,10 @@ func (c sleeper) happen(t *testing.T) {
 		h.fault = func(_, step string, when phase) error {
 			if step == "start" && when == before {
 				say("asleep")
-				return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+				must(t, syscall.Kill(os.Getpid(), syscall.SIGSTOP))
+				for begin := time.Now(); time.Since(begin) < time.Second; { // this thread may be the last to stop
+					time.Sleep(10 * time.Millisecond)
+				}
 			}
 			return nil
 		}

@@ -33,8 +33,8 @@ func stateNow(t testing.TB) state {
 	return s
 }
 
-// forGood are objects that RBD makes when they are first needed and never removes.
-var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash"}
+// forGood are objects that are made when they are first needed and never removed.
+var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash", "vmdisk.backups"}
 
 // records are where vmdisk keeps what is under way and which machines there are.
 var records = []string{"vmdisk.journal", "vmdisk.machines"}
