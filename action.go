@@ -241,7 +241,7 @@ func (h *Host) onHost(ctx context.Context, on *session, a action, f func(*libvir
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = conn.Close() }()
+	defer func() { _, _ = domain.Close(context.WithoutCancel(ctx), conn) }()
 	return f(conn)
 }
 

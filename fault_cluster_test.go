@@ -31,8 +31,8 @@ type struck struct {
 	// back brings back what there was before.
 	back func(context.Context, *Host) error
 
-	// waits is for work that an OSD is waited for in by QEMU, for as long as it takes.
-	waits bool
+	// more is what it may take besides patience.
+	more time.Duration
 
 	plus, minus state // what it brings about, as lines of the cluster's state
 }
@@ -101,21 +101,16 @@ func TestClusterFallsSilent(t *testing.T) {
 	for _, f := range clusterFaults {
 		t.Run(f.name, func(t *testing.T) {
 			was := lines(t)
-			var atStep, over, waiting, later sync.WaitGroup
+			var atStep, over, later sync.WaitGroup
 			silent := make(chan struct{})
 			for i := range all {
 				s, own := &all[i], impatient(t, 0, silence, nil)
+				own.leastPatience = 0
 				atStep.Add(1)
-				ends := &over
-				if s.waits && f.part().Name == testLab.OSD(0).Name {
-					ends = &waiting
-				}
-				ends.Go(func() {
+				over.Go(func() {
 					var since time.Time
 					err := s.run(t, own, atStep.Done, func() { <-silent; since = time.Now() })
-					if ends == &over {
-						endsInTime(t, s.name, err, since)
-					}
+					endsInTime(t, s.name, err, since.Add(s.more))
 				})
 			}
 			atStep.Wait()
@@ -138,7 +133,6 @@ func TestClusterFallsSilent(t *testing.T) {
 			}
 			later.Wait()
 			back()
-			waiting.Wait()
 			repaired(t, h)
 			now := lines(t)
 			want := was
@@ -238,7 +232,7 @@ func workflowsToStrike(t *testing.T) []struck {
 				_, err := h.CreateVolume(ctx, "struck-old", disk.GiB)
 				return err
 			}},
-		{name: "migrate", at: "copy", waits: true,
+		{name: "migrate", at: "copy", more: silence, // to be aborted
 			work: func(ctx context.Context, h *Host) error {
 				_, err := h.Migrate(ctx, toMove.UUID, testLab.Hosts[1].URI, MigrateOptions{NoCheck: true})
 				return err

@@ -39,10 +39,16 @@ func (m *traveller) there() int { return 1 - m.at }
 // being copied.
 func (m *traveller) leaves(t *testing.T) (ended <-chan error) {
 	t.Helper()
+	return m.leavesIn(t, hostSilence, migrate.LeastPatience)
+}
+
+// leavesIn is that with other time-outs.
+func (m *traveller) leavesIn(t *testing.T, timeout, patience time.Duration) (ended <-chan error) {
+	t.Helper()
 	m.noSecretThere(t)
 	m.speed(t, "1")
 	copying := make(chan struct{}, 1)
-	h := impatient(t, m.at, hostSilence, func(e Event) {
+	h := impatient(t, m.at, timeout, func(e Event) {
 		if e.Kind == Progress && e.Op == "migrate" && e.Bytes > 0 {
 			select {
 			case copying <- struct{}{}:
@@ -50,6 +56,7 @@ func (m *traveller) leaves(t *testing.T) (ended <-chan error) {
 			}
 		}
 	})
+	h.leastPatience = patience
 	return m.leavesWith(t, h, copying)
 }
 
@@ -226,6 +233,7 @@ func hangsAt(t *testing.T, moment string) (script string, reached <-chan struct{
 
 func TestMigrationFaults(t *testing.T) {
 	unfenced(t)
+	forgetsSoon(t)
 	for i := range testLab.Hosts {
 		t.Cleanup(func() { must(t, wellAgain(testLab.Hosts[i])) })
 	}
@@ -244,6 +252,8 @@ func TestMigrationFaults(t *testing.T) {
 		{"destination guest goes on too late", destGoesOnTooLate},
 		{"destination QEMU frozen, source libvirtd killed", destQEMUFrozen},
 		{"destination gone in Perform", destGone},
+		{"destination frozen in Perform", destFrozen},
+		{"source frozen with the disk's lock", sourceFrozenWithLock},
 		{"client killed", clientKilled},
 		{"source QEMU killed in Perform", sourceQEMUKilled},
 	} {
@@ -411,6 +421,45 @@ func destGone(t *testing.T, m *traveller) {
 	must(t, err)
 	m.noSecretThere(t) // nobody answered who could have removed it
 	m.settled(t, m.at)
+}
+
+// A destination that nothing comes from any more, as behind a cut cable: it is not
+// waited for, and the guest runs on.
+func destFrozen(t *testing.T, m *traveller) {
+	ended := m.leavesIn(t, silence, 0)
+	dest := testLab.Hosts[m.there()].Whole()
+	must(t, dest.Freeze(t.Context()))
+	m.fast(t) // until the network's buffers are full
+	since := time.Now()
+	err := result(t, ended)
+	fails(t, err, migrate.ErrUnknown)
+	endsInTime(t, "migrate", err, since.Add(2*silence)) // to be aborted, and to be told from one that lives
+	m.writes(t, m.at, "vda")
+	must(t, dest.Thaw(t.Context()))
+	m.settled(t, m.at)
+}
+
+// The source's QEMU has the disk's lock, which it would hand over if it was asked. It
+// freezes before that: the guest, on the destination, waits until it is forgotten.
+func sourceFrozenWithLock(t *testing.T, m *traveller) {
+	n := disk.Name{Pool: disk.VMPool, Image: disk.RootDiskName(m.UUID)}
+	cluster := mustCluster(t, open(t, m.at))
+	ended, libvirtd := m.handsOver(t)
+	before, err := cluster.Use(t.Context(), n)
+	if err != nil || before.Lock == "" {
+		t.Fatalf("the lock before is %+v, %v", before, err)
+	}
+	qemu, err := testLab.Hosts[m.at].QEMU(m.Name)
+	must(t, err)
+	must(t, qemu.Freeze(t.Context()))
+	must(t, libvirtd.Thaw(t.Context()))
+	must(t, result(t, ended))
+	begin := time.Now()
+	m.settled(t, m.there())
+	after, err := cluster.Use(t.Context(), n)
+	if err != nil || after.Lock == "" || after.Lock == before.Lock {
+		t.Errorf("the lock after %v is %+v, %v", time.Since(begin), after, err)
+	}
 }
 
 // The hosts go on without the client, and the next command waits for them.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/migrate"
 	"libvirt.org/go/libvirt"
 )
 
@@ -69,6 +70,8 @@ type Host struct {
 
 	// unwritten switches the journal off for a benchmark.
 	unwritten bool
+	// leastPatience is [migrate.LeastPatience], or less for a test.
+	leastPatience time.Duration
 	// fault makes a step fail for a test.
 	fault func(op, step string, when phase) error
 }
@@ -118,7 +121,7 @@ func newHost(cfg Config) *Host {
 	if cfg.BackupPool == "" {
 		cfg.BackupPool = disk.BackupPool
 	}
-	return &Host{cfg: cfg}
+	return &Host{cfg: cfg, leastPatience: migrate.LeastPatience}
 }
 
 // Close ends the connections that the Host made. No workflow may be running.
@@ -140,7 +143,7 @@ func (h *Host) Close() error {
 	defer h.libvirtMu.Unlock()
 	var errs []error
 	for _, conn := range h.idle {
-		left, err := conn.Close()
+		left, err := domain.Close(context.Background(), conn)
 		if err == nil && left > 0 {
 			err = errLeaked
 		}
@@ -308,3 +311,6 @@ func (h *Host) guest(ctx context.Context) (context.Context, context.CancelFunc) 
 	}
 	return context.WithTimeout(ctx, limit)
 }
+
+// patience is how long a migration may stand still.
+func (h *Host) patience() time.Duration { return max(h.cfg.Timeout, h.leastPatience) }

@@ -47,8 +47,9 @@ type move struct {
 // host too, which talks to the destination directly.
 //
 // The destination gets the libvirt secret first, then the preflight asks whether
-// it can run the machine, see [migrate.Preflight]. If ctx ends during the move it
-// is aborted and the machine runs on the source. Whatever fails, it runs where it
+// it can run the machine, see [migrate.Preflight]. If ctx ends during the move, or
+// nothing moves any more for Config.Timeout or 30 s, whichever is longer, it is aborted
+// and the machine runs on the source; the latter is [migrate.ErrStalled]. Whatever fails, it runs where it
 // was, unless the error is [migrate.ErrUnknown], which a repair settles, or
 // [migrate.ErrLost]: then it was started again from its disk, if its guest had not
 // powered off. A destination from which the machine was once taken is [disk.ErrInUse]
@@ -139,10 +140,10 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err != nil {
 		return err
 	}
-	if m.watch, err = domain.Another(ctx, m.conn, m.h.cfg.Timeout); err != nil {
+	if m.watch, err = domain.Another(ctx, m.conn, m.h.patience()); err != nil {
 		return err
 	}
-	if err := m.meet(); err != nil {
+	if err := m.meet(ctx); err != nil {
 		return err
 	}
 	return m.find(ctx)
@@ -194,12 +195,17 @@ func (m *move) settle(gave bool) action {
 
 // close ends the connections, that to the destination when the probe is gone.
 func (m *move) close() {
-	_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
+	ctx := context.Background()
+	if m.to != nil {
+		if _, err := domain.Hostname(ctx, m.to); err == nil { // else it does not end the probe either
+			_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
+		}
+	}
 	for _, conn := range []*libvirt.Connect{m.to, m.watch} {
 		if conn == nil || domain.Lost(conn) {
 			continue
 		}
-		if left, err := conn.Close(); err == nil && left > 0 {
+		if left, err := domain.Close(ctx, conn); err == nil && left > 0 {
 			m.h.emit(Event{Kind: Warning, Op: "migrate", Object: m.vm.Name, Detail: errLeaked.Error(), Err: errLeaked})
 		}
 	}
@@ -208,12 +214,12 @@ func (m *move) close() {
 
 // meet learns the hosts' names and refuses a destination that is the source,
 // with or without a preflight, before it gets a secret.
-func (m *move) meet() error {
-	from, err := domain.DescribeNode(m.conn)
+func (m *move) meet(ctx context.Context) error {
+	from, err := domain.DescribeNode(ctx, m.conn)
 	if err != nil {
 		return err
 	}
-	to, err := domain.DescribeNode(m.to)
+	to, err := domain.DescribeNode(ctx, m.to)
 	if err != nil {
 		return err
 	}
@@ -278,6 +284,7 @@ func (m *move) copy(ctx context.Context) error {
 	}
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
 		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
+		Patience: m.h.patience(),
 		Rewrite: func(xml string) (string, bool, error) {
 			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
 		},

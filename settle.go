@@ -28,10 +28,10 @@ func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Conn
 		if dest, err = domain.Connect(ctx, a.ToURI, h.cfg.Timeout); err != nil {
 			return err
 		}
-		giveBack = func() { _, _ = dest.Close() }
+		giveBack = func() { _, _ = domain.Close(context.WithoutCancel(ctx), dest) }
 	}
 	defer giveBack()
-	moved, err := migrate.Settle(ctx, source, dest, a.VM)
+	moved, err := migrate.Settle(ctx, source, dest, a.VM, h.patience())
 	if errors.Is(err, migrate.ErrLost) { // evacuate knows the definition of one that is on neither
 		h.emit(Event{Kind: Warning, Op: "repair", Object: a.Name, Detail: a.Name + " runs on neither host; to start it again:  vmdisk start " + a.Name})
 		err = nil

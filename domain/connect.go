@@ -74,6 +74,12 @@ func Another(ctx context.Context, conn *libvirt.Connect, timeout time.Duration) 
 	return Connect(ctx, uri, timeout)
 }
 
+// Close closes a connection and says how many references to it are left. One that does
+// not answer is left to itself.
+func Close(ctx context.Context, conn *libvirt.Connect) (left int, err error) {
+	return call(ctx, conn, "close", "connection", conn.Close)
+}
+
 // RemoteAddress is a connection's URI if it leads to its host from elsewhere too, or
 // "".
 func RemoteAddress(conn *libvirt.Connect) (string, error) {
@@ -119,7 +125,11 @@ type Node struct {
 }
 
 // DescribeNode asks a connection's host who it is.
-func DescribeNode(conn *libvirt.Connect) (Node, error) {
+func DescribeNode(ctx context.Context, conn *libvirt.Connect) (Node, error) {
+	return call(ctx, conn, "describe", "host", func() (Node, error) { return describeNode(conn) })
+}
+
+func describeNode(conn *libvirt.Connect) (Node, error) {
 	name, err := conn.GetHostname()
 	if err != nil {
 		return Node{}, wrap("read name of", "host", err)

@@ -22,6 +22,32 @@ func JobStats(ctx context.Context, conn *libvirt.Connect, vm string) (*libvirt.D
 	})
 }
 
+// LastJobStats says what the last thing took that libvirt was at.
+//
+// Similar to: virsh domjobinfo --completed.
+func LastJobStats(ctx context.Context, conn *libvirt.Connect, vm string) (*libvirt.DomainJobInfo, error) {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (*libvirt.DomainJobInfo, error) {
+		stats, err := d.GetJobStats(libvirt.DOMAIN_JOB_STATS_COMPLETED)
+		return stats, wrap("inspect", vm, err)
+	})
+}
+
+// MigratableXML is a machine's definition as another host can run it, of now and of
+// its next start, with what is secret in it.
+//
+// Similar to: virsh dumpxml --migratable, and --inactive.
+func MigratableXML(ctx context.Context, conn *libvirt.Connect, vm string) (live, kept string, err error) {
+	both, err := read(ctx, conn, vm, func(d *libvirt.Domain) (both [2]string, err error) {
+		for i, flag := range []libvirt.DomainXMLFlags{libvirt.DOMAIN_XML_MIGRATABLE, libvirt.DOMAIN_XML_INACTIVE} {
+			if both[i], err = d.GetXMLDesc(flag | libvirt.DOMAIN_XML_SECURE); err != nil {
+				break
+			}
+		}
+		return both, wrap("read XML of", vm, err)
+	})
+	return both[0], both[1], err
+}
+
 // AbortJob has libvirt give up what it is at. A job that only begins is an error.
 //
 // Similar to: virsh domjobabort.

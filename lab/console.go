@@ -93,19 +93,37 @@ func (c *Console) Failed(disk string) (uint64, error) {
 }
 
 // WaitAcked waits until the guest has seen a number above n acknowledged on a
-// disk, and returns the highest such number.
+// disk, and returns the highest such number. A guest that has crashed by then is not
+// waited for: [ErrCrashed].
 func (c *Console) WaitAcked(ctx context.Context, disk string, n uint64) (uint64, error) {
 	for {
 		acked, err := c.Acked(disk)
 		if err != nil || acked > n {
 			return acked, err
 		}
-		if err := pause(ctx); err != nil {
-			all, _ := c.All()
+		all, _ := c.All()
+		err = crashed(all)
+		if err == nil {
+			err = pause(ctx)
+		}
+		if err != nil {
 			return acked, fmt.Errorf("lab: no block after %d acknowledged on %s: %w\n  %s ends:%s",
 				n, disk, err, c.Path, lastLines(all))
 		}
 	}
+}
+
+// ErrCrashed is a guest whose kernel says that it has crashed: it writes no more.
+var ErrCrashed = errors.New("the guest's kernel has crashed")
+
+var crash = regexp.MustCompile(`(?m)^.*(kernel BUG at|BUG: (unable|kernel|Bad)|Oops|Kernel panic|general protection fault|list_(add|del) corruption).*$`)
+
+// crashed returns what a kernel says when it crashes, or nil.
+func crashed(text string) error {
+	if line := crash.FindString(text); line != "" {
+		return fmt.Errorf("%w: %s", ErrCrashed, strings.TrimSpace(line))
+	}
+	return nil
 }
 
 // highest returns the highest number on the lines that begin with prefix.

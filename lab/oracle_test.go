@@ -5,6 +5,7 @@ package lab
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 // oracleDisk returns the region of a disk with the numbers from first to last
@@ -100,6 +102,24 @@ func TestConsole(t *testing.T) {
 	m, err = c.Wait(t.Context(), regexp.MustCompile(`(?m)^ack vda (\d+)$`))
 	if err != nil || m[1] != "10" {
 		t.Errorf("second: %q, %v", m, err)
+	}
+}
+
+func TestCrashedGuest(t *testing.T) {
+	for said, want := range map[string]error{
+		"ack vda 7\n[    9.1] watchdog: BUG: soft lockup - CPU#0 stuck for 23s!\n":                      nil,
+		"ack vda 7\n[    9.1] list_del corruption. prev->next should be a\n":                            ErrCrashed,
+		"ack vda 7\n[    9.1] ------------[ cut here ]---\n[ 9.1] kernel BUG at lib/list_debug.c:29!\n": ErrCrashed,
+		"ack vda 8\n[    9.1] kernel BUG at lib/list_debug.c:29!\n":                                     nil,
+	} {
+		c := &Console{Path: filepath.Join(t.TempDir(), "log")}
+		must(t, os.WriteFile(c.Path, []byte(said), 0o600))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		_, err := c.WaitAcked(ctx, "vda", 7)
+		cancel()
+		if errors.Is(err, ErrCrashed) != (want != nil) {
+			t.Errorf("%q: %v", said, err)
+		}
 	}
 }
 

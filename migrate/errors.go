@@ -20,6 +20,8 @@ var (
 	ErrLost = errors.New("runs on neither host")
 	// ErrEnded is an [ErrLost] whose guest has powered off in the middle of it.
 	ErrEnded = fmt.Errorf("its guest has powered off: %w", ErrLost)
+	// ErrStalled is for a move in which nothing moved any more.
+	ErrStalled = errors.New("nothing has moved")
 	// ErrUnknown is for a move that failed while a host did not say whether it has
 	// the machine.
 	ErrUnknown = errors.New("where it runs is not known, ask both hosts")

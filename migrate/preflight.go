@@ -65,11 +65,11 @@ func (r Report) Wait() error {
 // not be asked; the Report is valid with either.
 func Preflight(ctx context.Context, p Plan) (Report, error) {
 	var r Report
-	from, err := domain.DescribeNode(p.Source)
+	from, err := domain.DescribeNode(ctx, p.Source)
 	if err != nil {
 		return r, err
 	}
-	to, err := domain.DescribeNode(p.Dest)
+	to, err := domain.DescribeNode(ctx, p.Dest)
 	if err != nil {
 		return r, err
 	}

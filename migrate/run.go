@@ -49,56 +49,63 @@ type Move struct {
 	// Rewrite changes the machine's XML for the destination; nil leaves it.
 	Rewrite func(xml string) (string, bool, error)
 	Report  func(Progress) // or nil
+	// Patience is how long nothing may move, or an abort may take; 0 is
+	// [LeastPatience].
+	Patience time.Duration
 }
 
 // Run moves the machine and blocks until it runs on the destination. If ctx
 // ends, the migration is aborted and Run returns ctx's error when the source is
 // known to run; should the move have been complete by then, it is a success. On
 // any error the machine runs on the source, unless the error is [ErrLost] or
-// [ErrUnknown]. A source that does not answer is ErrUnknown too, and its connections
-// are [domain.Lost].
+// [ErrUnknown]. A migration in which nothing has moved for Patience is aborted, which
+// is [ErrStalled]. If that does not end it for as long again, or the source does not
+// answer, it is left to itself: that is ErrUnknown and [domain.ErrTimeout], and the
+// source's connections are [domain.Lost].
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func Run(ctx context.Context, m Move) (Result, error) {
-	d, err := m.Source.LookupDomainByName(m.VM)
+	params, err := m.params(ctx)
 	if err != nil {
-		return Result{}, fmt.Errorf("find VM %s: %w", m.VM, err)
-	}
-	params, err := m.params(d)
-	if err != nil {
-		return Result{}, errors.Join(err, d.Free())
+		return Result{}, err
 	}
 	begin := time.Now()
 	done := make(chan error, 1)
-	go func() {
-		err := d.MigrateToURI3(m.DestURI, params, flags)
-		_ = d.Free()
-		done <- err
-	}()
+	go func() { done <- m.migrate(params) }()
 	if err := m.watch(ctx, done, begin); err != nil {
+		if domain.Lost(m.Source) {
+			return Result{}, fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
 		if err := m.settle(ctx, err); err != nil {
 			return Result{}, err
 		}
 	}
 	r := Result{Elapsed: time.Since(begin)}
-	m.account(&r)
+	m.account(context.WithoutCancel(ctx), &r)
 	return r, nil
+}
+
+// migrate blocks until libvirt says that the migration is over. It is not bounded as
+// other calls are, but watched.
+func (m Move) migrate(params *libvirt.DomainMigrateParameters) error {
+	d, err := m.Source.LookupDomainByName(m.VM)
+	if err != nil {
+		return fmt.Errorf("find VM %s: %w", m.VM, err)
+	}
+	defer d.Free()
+	return d.MigrateToURI3(m.DestURI, params, flags)
 }
 
 // params carries the rewritten XML, of now and of the next start, if there is
 // anything to rewrite.
-func (m Move) params(d *libvirt.Domain) (*libvirt.DomainMigrateParameters, error) {
+func (m Move) params(ctx context.Context) (*libvirt.DomainMigrateParameters, error) {
 	p := &libvirt.DomainMigrateParameters{}
 	if m.Rewrite == nil {
 		return p, nil
 	}
-	live, err := d.GetXMLDesc(libvirt.DOMAIN_XML_MIGRATABLE | libvirt.DOMAIN_XML_SECURE)
+	live, kept, err := domain.MigratableXML(ctx, m.Source, m.VM)
 	if err != nil {
-		return nil, fmt.Errorf("read XML of %s: %w", m.VM, err)
-	}
-	kept, err := d.GetXMLDesc(libvirt.DOMAIN_XML_INACTIVE | libvirt.DOMAIN_XML_SECURE)
-	if err != nil {
-		return nil, fmt.Errorf("read XML of %s: %w", m.VM, err)
+		return nil, err
 	}
 	if p.DestXML, p.DestXMLSet, err = m.Rewrite(live); err != nil {
 		return nil, err
@@ -108,48 +115,66 @@ func (m Move) params(d *libvirt.Domain) (*libvirt.DomainMigrateParameters, error
 }
 
 // watch reports progress until the migration is over, and asks libvirt to abort
-// it when ctx ends: again and again, because a job that has not begun yet cannot
-// be aborted.
+// it when ctx ends or nothing moves: again and again, because a job that has not begun
+// yet cannot be aborted, but not for ever. If the source does not answer there is no
+// use in that: libvirt asks a QEMU one thing at a time.
 func (m Move) watch(ctx context.Context, done <-chan error, begin time.Time) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	after := context.WithoutCancel(ctx)
+	moves := newPulse(m.Patience)
+	var aborted time.Time
+	stalled := false
 	for {
 		select {
 		case err := <-done:
+			if stalled && err != nil {
+				err = moves.stalled(err)
+			}
 			return err
 		case <-tick.C:
 		}
+		if aborted.IsZero() && ctx.Err() != nil {
+			aborted = time.Now()
+		}
 		var err error
-		if ctx.Err() != nil {
-			err = domain.AbortJob(after, m.Watch, m.VM) // fails as long as there is nothing to abort
+		if aborted.IsZero() {
+			var s *libvirt.DomainJobInfo
+			s, err = domain.JobStats(after, m.Watch, m.VM) // an error if it ended between two calls
+			m.report(s, begin)
+			if moves.stopped(s) {
+				stalled, aborted = true, time.Now()
+			}
 		} else {
-			err = m.report(after, begin)
+			err = domain.AbortJob(after, m.Watch, m.VM) // fails as long as there is nothing to abort
 		}
-		if errors.Is(err, domain.ErrTimeout) && domain.Lost(m.Watch) {
-			domain.Forsake(m.Source)
-			return err
+		switch {
+		case domain.Lost(m.Watch):
+		case !aborted.IsZero() && time.Since(aborted) > moves.patience:
+			err = hangs("migration of "+m.VM, moves.patience)
+		default:
+			continue
 		}
+		domain.Forsake(m.Source)
+		return err
 	}
 }
 
-func (m Move) report(ctx context.Context, begin time.Time) error {
-	s, err := domain.JobStats(ctx, m.Watch, m.VM)
-	if err != nil || s == nil || m.Report == nil {
-		return err // it ended between two calls, or has not begun
+func (m Move) report(s *libvirt.DomainJobInfo, begin time.Time) {
+	if s == nil || m.Report == nil {
+		return
 	}
 	m.Report(Progress{
 		Total: int64(s.DataTotal), Done: int64(s.DataProcessed), Remaining: int64(s.DataRemaining),
 		Rate: int64(s.MemBps), Dirty: int64(s.MemDirtyRate * s.MemPageSize),
 		Elapsed: time.Since(begin),
 	})
-	return nil
 }
 
 // settle finds out where the machine is after libvirt reported failure; nil if it
 // runs on the destination.
 func (m Move) settle(ctx context.Context, cause error) error {
-	moved, err := Settle(context.WithoutCancel(ctx), m.Source, m.Dest, m.VM)
+	moved, err := Settle(context.WithoutCancel(ctx), m.Source, m.Dest, m.VM, m.Patience)
 	switch {
 	case errors.Is(err, ErrLost):
 		return fmt.Errorf("%w: %w", err, cause)
@@ -165,13 +190,8 @@ func (m Move) settle(ctx context.Context, cause error) error {
 
 // account asks the destination what the migration took. The machine has moved
 // whether it answers or not, so figures that are missing stay 0.
-func (m Move) account(r *Result) {
-	d, err := m.Dest.LookupDomainByName(m.VM)
-	if err != nil {
-		return
-	}
-	defer d.Free()
-	s, err := d.GetJobStats(libvirt.DOMAIN_JOB_STATS_COMPLETED)
+func (m Move) account(ctx context.Context, r *Result) {
+	s, err := domain.LastJobStats(ctx, m.Dest, m.VM)
 	if err != nil {
 		return
 	}

@@ -23,9 +23,11 @@ const settleTimeout = 30 * time.Second
 // on because the destination had not, which then came too late. Should it run on
 // neither, that is [ErrLost], and moved says where it is defined.
 //
-// A host that does not answer is an error: only with both can it be known.
-func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (moved bool, err error) {
-	begin := time.Now()
+// A host that does not answer is an error: only with both can it be known. A migration
+// that has stood still for patience is aborted, and is an error, too, if that does not
+// end it.
+func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string, patience time.Duration) (moved bool, err error) {
+	begin, moves := time.Now(), newPulse(patience)
 	for {
 		there, err := inspect(ctx, dest, vm)
 		if err != nil {
@@ -43,6 +45,9 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (move
 			return true, leave(ctx, source, vm, here)
 		case here.job:
 			begin = time.Now()
+			if err := moves.goOn(ctx, source, vm); err != nil {
+				return false, err
+			}
 		case here.waits && there.is():
 			if late {
 				return false, fmt.Errorf("%s is paused on both hosts, for a move that does not end: %w", vm, ErrUnknown)
@@ -61,6 +66,22 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string) (move
 		case <-time.After(watchEvery):
 		}
 	}
+}
+
+// goOn aborts a migration that stands still, and gives up on one that does so twice as
+// long.
+func (p *pulse) goOn(ctx context.Context, source *libvirt.Connect, vm string) error {
+	s, err := domain.JobStats(ctx, source, vm)
+	if p.stopped(s) {
+		err = domain.AbortJob(ctx, source, vm)
+	}
+	switch {
+	case domain.Lost(source):
+		return err
+	case time.Since(p.since) > 2*p.patience:
+		return fmt.Errorf("%w: %w", ErrUnknown, hangs("migration of "+vm, p.patience))
+	}
+	return nil // it may have ended meanwhile
 }
 
 // lost makes an end of a machine that runs on neither host.

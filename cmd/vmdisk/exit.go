@@ -43,6 +43,7 @@ var codes = []struct {
 	{disk.ErrBadSource, exitBadInput},
 	{migrate.ErrSameHost, exitBadInput},
 	{migrate.ErrUnsafe, exitBadInput},
+	{migrate.ErrStalled, exitTimeout},
 	{disk.ErrTimeout, exitTimeout},
 	{domain.ErrTimeout, exitTimeout},
 	{context.DeadlineExceeded, exitTimeout},
