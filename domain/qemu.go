@@ -47,20 +47,10 @@ var pauses = map[libvirt.DomainPausedReason]string{
 //
 // Similar to: virsh domstate --reason.
 func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, error) {
-	return read(ctx, conn, vm, func(d *libvirt.Domain) (c Condition, err error) {
-		state, reason, err := d.GetState()
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (Condition, error) {
+		c, err := glance(d, vm)
 		if err != nil {
-			return c, wrap("inspect", vm, err)
-		}
-		c.State, c.Running = states[state], hasQEMU(state)
-		c.Ended = state == libvirt.DOMAIN_SHUTOFF && libvirt.DomainShutoffReason(reason) == libvirt.DOMAIN_SHUTOFF_SHUTDOWN
-		if state == libvirt.DOMAIN_PAUSED {
-			c.Paused = true
-			why := libvirt.DomainPausedReason(reason)
-			c.State += " (" + pauses[why] + ")"
-			c.IOError = why == libvirt.DOMAIN_PAUSED_IOERROR
-			c.Moving = slices.Contains([]libvirt.DomainPausedReason{libvirt.DOMAIN_PAUSED_MIGRATION,
-				libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
+			return c, err
 		}
 		job, err := d.GetJobInfo()
 		if err = wrap("inspect", vm, err); errors.Is(err, ErrTimeout) {
@@ -71,6 +61,30 @@ func Inspect(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, 
 		}
 		return c, nil
 	})
+}
+
+// Glance is [Inspect] without what QEMU may have to be waited for: whether there is a
+// Job, and so whether it is Moving if it is not paused.
+func Glance(ctx context.Context, conn *libvirt.Connect, vm string) (Condition, error) {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (Condition, error) { return glance(d, vm) })
+}
+
+func glance(d *libvirt.Domain, vm string) (c Condition, err error) {
+	state, reason, err := d.GetState()
+	if err != nil {
+		return c, wrap("inspect", vm, err)
+	}
+	c.State, c.Running = states[state], hasQEMU(state)
+	c.Ended = state == libvirt.DOMAIN_SHUTOFF && libvirt.DomainShutoffReason(reason) == libvirt.DOMAIN_SHUTOFF_SHUTDOWN
+	if state == libvirt.DOMAIN_PAUSED {
+		c.Paused = true
+		why := libvirt.DomainPausedReason(reason)
+		c.State += " (" + pauses[why] + ")"
+		c.IOError = why == libvirt.DOMAIN_PAUSED_IOERROR
+		c.Moving = slices.Contains([]libvirt.DomainPausedReason{libvirt.DOMAIN_PAUSED_MIGRATION,
+			libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
+	}
+	return c, nil
 }
 
 // Process is a QEMU of this machine.

@@ -33,6 +33,11 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string, patie
 		if err != nil {
 			return false, err
 		}
+		if there.runs() { // the source's QEMU may not answer any more
+			if here, err := glance(ctx, source, vm); err == nil && !here.runs() {
+				return true, leave(ctx, source, vm, here)
+			}
+		}
 		here, err := inspect(ctx, source, vm)
 		if err != nil {
 			return false, err
@@ -110,7 +115,14 @@ func (s side) is() bool   { return s.defined && s.qemu }
 func (s side) runs() bool { return s.is() && !s.stopped }
 
 func inspect(ctx context.Context, conn *libvirt.Connect, vm string) (side, error) {
-	c, err := domain.Inspect(ctx, conn, vm)
+	return look(domain.Inspect(ctx, conn, vm))
+}
+
+func glance(ctx context.Context, conn *libvirt.Connect, vm string) (side, error) {
+	return look(domain.Glance(ctx, conn, vm))
+}
+
+func look(c domain.Condition, err error) (side, error) {
 	if errors.Is(err, domain.ErrNotFound) {
 		return side{}, nil
 	}
