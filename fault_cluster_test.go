@@ -110,7 +110,7 @@ func TestClusterFallsSilent(t *testing.T) {
 				over.Go(func() {
 					var since time.Time
 					err := s.run(t, own, atStep.Done, func() { <-silent; since = time.Now() })
-					endsInTime(t, s.name, err, since.Add(s.more))
+					endsWithin(t, s.name, err, since, patience+s.more)
 				})
 			}
 			atStep.Wait()
@@ -157,12 +157,17 @@ func TestClusterFallsSilent(t *testing.T) {
 // endsInTime checks how a workflow ends while something does not answer.
 func endsInTime(t *testing.T, name string, err error, since time.Time) {
 	t.Helper()
+	endsWithin(t, name, err, since, patience)
+}
+
+func endsWithin(t *testing.T, name string, err error, since time.Time, limit time.Duration) {
+	t.Helper()
 	took := time.Since(since)
 	t.Logf("%-14s %5.1f s: %v", name, took.Seconds(), err)
 	if err != nil && !timedOut(err) {
 		t.Errorf("%s: %v", name, err)
 	}
-	if took > patience {
+	if took > limit {
 		t.Errorf("%s took %v", name, took)
 	}
 }

@@ -433,7 +433,7 @@ func destFrozen(t *testing.T, m *traveller) {
 	since := time.Now()
 	err := result(t, ended)
 	fails(t, err, migrate.ErrUnknown)
-	endsInTime(t, "migrate", err, since.Add(2*silence)) // to be aborted, and to be told from one that lives
+	endsWithin(t, "migrate", err, since, patience+2*silence) // to be aborted, and to be told from one that lives
 	m.writes(t, m.at, "vda")
 	must(t, dest.Thaw(t.Context()))
 	m.settled(t, m.at)
