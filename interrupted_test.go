@@ -63,6 +63,7 @@ var interruptions = []interruption{
 func TestInterrupted(t *testing.T) {
 	for _, p := range pairs {
 		t.Run(p.do.name, func(t *testing.T) {
+			forgetUnusedSecrets(t) // on every host, as it is done later
 			h := open(t, 0)
 			f := p.setup(t, h)
 			t.Cleanup(func() { _ = p.undo.run(context.WithoutCancel(t.Context()), h, f) })
