@@ -252,6 +252,7 @@ func TestMigrationFaults(t *testing.T) {
 		{"destination guest goes on too late", destGoesOnTooLate},
 		{"destination QEMU frozen, source libvirtd killed", destQEMUFrozen},
 		{"destination gone in Perform", destGone},
+		{"destination QEMU frozen in Perform", destQEMUFrozenInPerform},
 		{"destination frozen in Perform", destFrozen},
 		{"source frozen with the disk's lock", sourceFrozenWithLock},
 		{"client killed", clientKilled},
@@ -420,6 +421,22 @@ func destGone(t *testing.T, m *traveller) {
 	_, err = asAdmin(t, m.there()).Repair(t.Context(), RepairOptions{VM: m.UUID})
 	must(t, err)
 	m.noSecretThere(t) // nobody answered who could have removed it
+	m.settled(t, m.at)
+}
+
+// A migration that stands still is aborted, and that is the end of it.
+func destQEMUFrozenInPerform(t *testing.T, m *traveller) {
+	ended := m.leavesIn(t, hostSilence, 0)
+	qemu, err := testLab.Hosts[m.there()].QEMU(m.Name)
+	must(t, err)
+	must(t, qemu.Freeze(t.Context()))
+	m.fast(t)                        // until the network's buffers are full
+	m.phase(t, m.there(), "finish3") // of one that is aborted
+	must(t, qemu.Thaw(t.Context()))
+	fails(t, result(t, ended), migrate.ErrStalled)
+	if leftInJournal(t, open(t, m.at)) {
+		t.Error("it is in the journal")
+	}
 	m.settled(t, m.at)
 }
 

@@ -54,5 +54,5 @@ func (p *pulse) stalled(err error) error {
 // hangs is the error of one that cannot even be aborted.
 func hangs(object string, patience time.Duration) error {
 	return &domain.Error{Op: "abort", Object: object, Kind: domain.ErrTimeout,
-		Reason: fmt.Sprintf("it stands still, and was not over within %v after it was aborted", patience.Round(time.Millisecond))}
+		Reason: fmt.Sprintf("it is not over within %v after that", patience.Round(time.Millisecond))}
 }
