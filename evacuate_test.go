@@ -303,7 +303,7 @@ func TestEvacuateInterrupted(t *testing.T) {
 	repaired()
 	back()
 	for _, p := range all {
-		for _, how := range []interruption{{"failed", failedAt}, {"killed", func(t *testing.T, _ *Host, w workflow, f fixture, p point) error {
+		for _, how := range []interruption{{"failed", failedAt}, {"killed", func(_ *testing.T, _ *Host, w workflow, f fixture, p point) error {
 			return dies(w.process(f, p))
 		}}} {
 			t.Run(how.name+" "+p.String(), func(t *testing.T) {
