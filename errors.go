@@ -58,7 +58,11 @@ func failed(op, object string, err error) error {
 func next(object string, err error) string {
 	var answers *answersError
 	var behind *behindError
+	var held *disk.HeldError
+	var byHand *disk.LockError
 	switch {
+	case errors.As(err, &byHand):
+		return fmt.Sprintf("if nobody needs the lock any more:  rbd lock rm %s '%s' %s", byHand.Image, byHand.ID, byHand.Client)
 	case errors.As(err, &behind):
 		return "on " + behind.host + ":  vmdisk repair " + behind.vm
 	case errors.Is(err, migrate.ErrUnknown):
@@ -69,6 +73,8 @@ func next(object string, err error) string {
 		return "there:  vmdisk repair"
 	case errors.Is(err, errUnasked):
 		return "name its libvirt's URI (--from qemu+ssh://HOST/system), or go on without: --force"
+	case errors.As(err, &held):
+		return "to wait for that:  the same command with --wait"
 	case errors.Is(err, errElsewhere):
 		return "what is it doing?  vmdisk why " + object
 	case errors.Is(err, domain.ErrPending):

@@ -205,6 +205,7 @@ func TestSecondCommandIsTold(t *testing.T) {
 	if !errors.Is(err, disk.ErrInUse) || !errors.As(err, &held) || time.Since(since) > 10*time.Second {
 		t.Fatalf("error is %v, after %v", err, time.Since(since))
 	}
+	refused(t, err, disk.ErrInUse, vm.Name, "--wait")
 	who := held.Operation
 	host, err := os.Hostname()
 	must(t, err)

@@ -49,6 +49,25 @@ func TestRemoveVolumeRefuses(t *testing.T) {
 		was.unchanged(t)
 		return nil
 	})
+	rbdCommand(t, "lock", "add", v.Name().String(), "by hand")
+	const unlock = "rbd lock rm "
+	since := time.Now()
+	err = h.RemoveVolume(t.Context(), v.ID)
+	refused(t, err, disk.ErrInUse, "lock by hand of client.", unlock+v.Name().String()+" 'by hand' client.")
+	_, err = h.TrashVolume(t.Context(), v.ID, 0)
+	refused(t, err, disk.ErrInUse, "by hand", unlock)
+	_, err = h.ResizeVolume(t.Context(), v.ID, VolumeSize{Size: disk.GiB, By: true})
+	refused(t, err, disk.ErrInUse, "by hand", unlock)
+	_, err = h.CreateVolumeSnapshot(t.Context(), v.ID, "locked")
+	refused(t, err, disk.ErrInUse, "by hand", unlock)
+	if took := time.Since(since); took > 10*time.Second {
+		t.Errorf("a lock by hand is refused after %v", took)
+	}
+	var lock *disk.LockError
+	if !errors.As(err, &lock) {
+		t.Fatal("it is not said whose lock it is")
+	}
+	rbdCommand(t, "lock", "rm", v.Name().String(), lock.ID, lock.Client)
 	// What backups left goes with the volume.
 	rbdCommand(t, "snap", "create", v.Name().String()+"@backup.0a1b.snap.1700000000.5")
 	err = h.RemoveVolumeSnapshot(t.Context(), v.ID+"@backup.0a1b.snap.1700000000.5")

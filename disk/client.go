@@ -85,6 +85,35 @@ func lockers(io *rados.IOContext, n Name, id string) (*rados.LockInfo, error) {
 	return info, nil
 }
 
+// LockError is a lock that was taken by hand, with rbd lock add, and that librbd
+// never takes from anybody.
+type LockError struct {
+	Image  Name
+	ID     string // as it was named
+	Client string // client.4123, which has long gone
+}
+
+// Error is its description.
+func (e *LockError) Error() string { return "lock " + e.ID + " of " + e.Client }
+
+// notByHand is [ErrInUse] if an image is locked by hand: a removal would ask for the
+// lock until the end of time, and anything else would be told of a read-only file system.
+func (c *Cluster) notByHand(ctx context.Context, op string, n Name) error {
+	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		id, err := imageID(io, n)
+		if err != nil {
+			return err
+		}
+		info, err := io.ListLockers("rbd_header."+id, lockName)
+		if err != nil || info.NumLockers == 0 || info.Tag == lockTag {
+			return wrap("read lock of", n.String(), err)
+		}
+		by := &LockError{Image: Name{Pool: n.Pool, Image: n.Image}, ID: info.Cookies[0], Client: info.Clients[0]}
+		return &Error{Op: op, Object: n.String(), Kind: ErrInUse, Err: by, Reason: "somebody locked it by hand, with rbd lock add",
+			Holders: []string{by.Error() + " from " + bareAddr(info.Addrs[0])}}
+	})
+}
+
 // bareAddr is an address without the messenger's version, as watchers and
 // blocklist have it.
 func bareAddr(addr string) string {

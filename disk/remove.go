@@ -18,13 +18,13 @@ import (
 const watchExpiry = 35 * time.Second
 
 // removable says who is in the way of removing an image: clones, snapshots
-// other than those in own, watchers.
+// other than those in own, watchers, a lock taken by hand.
 func (c *Cluster) removable(ctx context.Context, n Name, own ...string) error {
 	cut, err := c.cutShort(ctx, n)
 	if err != nil || cut {
 		return err // librbd asks before it removes it
 	}
-	return c.view(ctx, n, func(img *rbd.Image) error {
+	err = c.view(ctx, n, func(img *rbd.Image) error {
 		if err := judge(img, n, "", own); err != nil {
 			return err
 		}
@@ -34,6 +34,10 @@ func (c *Cluster) removable(ctx context.Context, n Name, own ...string) error {
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return c.notByHand(ctx, "remove", n)
 }
 
 // judge refuses to remove an image with clones, or with snapshots other than those
@@ -114,7 +118,8 @@ func waitUnused(outer context.Context, remove func() error) error {
 	defer cancel()
 	for {
 		err := remove()
-		if !errors.Is(err, ErrInUse) {
+		var byHand *LockError // which nobody gives back by waiting
+		if !errors.Is(err, ErrInUse) || errors.As(err, &byHand) {
 			return err
 		}
 		select {

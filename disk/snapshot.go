@@ -91,6 +91,9 @@ func (c *Cluster) clonesOf(ctx context.Context, n Name) ([]string, error) {
 //
 // Similar to: rbd snap create.
 func (c *Cluster) CreateSnapshot(ctx context.Context, n Name) error {
+	if err := c.notByHand(ctx, "create snapshot", n); err != nil {
+		return err
+	}
 	if err := c.ownerResponds(ctx, "create snapshot", n); err != nil {
 		return err
 	}

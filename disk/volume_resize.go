@@ -25,6 +25,9 @@ func (c *Cluster) ResizeVolume(ctx context.Context, n Name, from, to int64, shri
 	if err == nil && len(by) > 0 {
 		err = inUse("resize", n, by)
 	}
+	if err == nil {
+		err = c.notByHand(ctx, "resize", n)
+	}
 	if err != nil {
 		return err
 	}
