@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vmdisk/vmdisk/domain"
 )
 
 // reversible is two workflows of which each undoes the other.
@@ -208,6 +209,27 @@ type crash struct {
 // process is one that does a workflow, and dies at the point.
 func (w workflow) process(f fixture, p point) (*exec.Cmd, error) {
 	return child("workflow", crash{w.name, f, p.step, p.nth, p.when})
+}
+
+// A removal whose process died is finished by the next one, which says what it has
+// removed; the one after that finds nothing.
+func TestRemoveAfterRemoveDied(t *testing.T) {
+	h := open(t, 0)
+	_, _, err := h.SetSecret(t.Context())
+	must(t, err)
+	was := stateNow(t)
+	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
+	i := slices.IndexFunc(machinePairs, func(p reversible) bool { return p.undo.name == "remove" })
+	must(t, dies(machinePairs[i].undo.process(fixture{VM: vm.Name, UUID: vm.UUID}, point{step: "undefine", nth: 1, when: before})))
+	r, err := h.Remove(t.Context(), vm.Name)
+	must(t, err)
+	if r.VM != vm.Name || r.UUID != vm.UUID {
+		t.Errorf("removed is %+v", r)
+	}
+	if _, err := h.Remove(t.Context(), vm.Name); !errors.Is(err, domain.ErrNotFound) {
+		t.Errorf("again: %v", err)
+	}
+	was.unchanged(t)
 }
 
 func (c crash) happen(t *testing.T) {

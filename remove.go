@@ -4,7 +4,9 @@ package vmdisk
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -57,12 +59,42 @@ type removal struct {
 }
 
 func (r *removal) prepare(ctx context.Context, vm string) error {
+	if err := r.open(ctx, r.h); err != nil {
+		return err
+	}
+	was, err := r.halfRemoved(ctx, vm)
+	if err != nil {
+		return err
+	}
 	info, err := r.find(ctx, r.h, vm)
+	if was.UUID != "" && errors.Is(err, domain.ErrNotFound) {
+		r.VM, r.UUID, r.Images, r.Kept = was.Name, was.UUID, []string{}, []string{}
+		return nil // it has just been finished
+	}
 	if err != nil {
 		return err
 	}
 	r.VM, r.UUID = info.Name, info.UUID
 	return r.look(ctx)
+}
+
+// halfRemoved is the machine, if its removal was interrupted.
+func (r *removal) halfRemoved(ctx context.Context, vm string) (domain.Info, error) {
+	pool := r.h.cfg.VMPool
+	all, err := r.cluster.Operations(ctx, pool)
+	if err != nil {
+		return domain.Info{}, err
+	}
+	for _, o := range all {
+		if o.Kind != "remove" || !slices.Contains(o.Leases, pool+"/"+vm) {
+			continue
+		}
+		var p plan
+		if json.Unmarshal(o.Plan, &p) == nil && p.VM != "" {
+			return domain.Info{Name: o.Object, UUID: p.VM}, nil
+		}
+	}
+	return domain.Info{}, nil
 }
 
 // check looks again, now that nobody else changes the machine. One that is gone was
