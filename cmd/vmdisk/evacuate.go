@@ -11,11 +11,12 @@ import (
 
 func evacuateCommand() *cli.Command {
 	return &cli.Command{
-		Name: "evacuate", Usage: "take a machine from a dead host and start it here", ArgsUsage: "VM",
+		Name: "evacuate", Usage: "take a machine from a dead host and start it here", ArgsUsage: "VM --from HOST",
 		Description: `HOST does not answer: dead, frozen or cut off. Every client that could still write
 to the machine's disks is fenced first, for a year; then it starts on this host, from
 its definition in Ceph. A host whose libvirt answers is refused. When HOST is back,
-"vmdisk repair" there clears away what is left and lifts the fences.
+"vmdisk repair" there clears away what is left, and lifts the fences or says how: that
+takes more than the caps of client.cinder.
 
   vmdisk evacuate web1 --from compute1`,
 		Flags: []cli.Flag{

@@ -13,6 +13,9 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 )
 
+// orphanAge is how old an orphan is that is told of, unless one says otherwise.
+const orphanAge = time.Hour
+
 func repairCommand() *cli.Command {
 	return &cli.Command{
 		Name: "repair", Usage: "finish or take back what was interrupted", ArgsUsage: "[VM]",
@@ -29,7 +32,7 @@ again: the second run changes nothing.
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
 			&cli.BoolFlag{Name: "remove-orphans", Usage: "remove what belongs to nothing any more"},
-			&cli.DurationFlag{Name: "older-than", Usage: "spare orphans younger than `TIME`", Value: time.Hour},
+			&cli.DurationFlag{Name: "older-than", Usage: "spare orphans younger than `TIME`", Value: orphanAge},
 		},
 		Action: onHost(runRepair),
 	}
@@ -49,13 +52,16 @@ func runRepair(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	r, failure := h.Repair(ctx, vmdisk.RepairOptions{VM: vm, DryRun: c.Bool("dry-run"),
 		RemoveOrphans: c.Bool("remove-orphans"), OlderThan: c.Duration("older-than")})
-	if err := printRepair(c.ui, r, failure != nil); err != nil {
+	if failure != nil && len(r.Operations)+len(r.Machines)+len(r.Orphans) == 0 {
+		return failure // nothing is known, which is not nothing to repair
+	}
+	if err := printRepair(c.ui, r, c.Duration("older-than"), failure != nil); err != nil {
 		return err
 	}
 	return failure
 }
 
-func printRepair(u *ui, r vmdisk.Repair, failed bool) error {
+func printRepair(u *ui, r vmdisk.Repair, older time.Duration, failed bool) error {
 	u.close()
 	if u.json {
 		return u.encode(r)
@@ -84,7 +90,11 @@ func printRepair(u *ui, r vmdisk.Repair, failed bool) error {
 		t.outcome(false, removed, o.Outcome)
 	}
 	if removable > 0 {
-		t.add("to remove what is not needed:  vmdisk repair --remove-orphans")
+		again := "vmdisk repair --remove-orphans"
+		if older != orphanAge {
+			again += " --older-than " + older.String()
+		}
+		t.add("to remove what is not needed:  %s", again)
 	}
 	if !r.Changed() && !failed && len(r.Operations)+len(r.Machines)+removable == 0 {
 		t.add("nothing to repair")
@@ -104,8 +114,13 @@ func (t *text) outcome(dry bool, remedies []string, o vmdisk.Outcome) {
 			t.add("  not done: %s", remedy)
 		}
 	}
-	if dry && o.Next == "" && len(remedies) == 0 {
-		t.add("  would forget it: nothing is left")
+	if o.Next == "" && len(remedies) == 0 {
+		switch {
+		case dry:
+			t.add("  would forget it: nothing is left")
+		case o.Done:
+			t.add("  done: forget it, nothing was left")
+		}
 	}
 	if o.Next != "" {
 		t.add("  %s", o.Next)

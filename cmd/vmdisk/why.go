@@ -38,7 +38,10 @@ func printWhy(u *ui, w vmdisk.Why) error {
 	if m := w.Record; m != nil {
 		line("record", "on %s, generation %d, %s", m.Host, m.Generation, since(m.Updated))
 		for _, b := range m.Behind {
-			line("", "taken from %s at %s; fenced: %s", b.Host, since(b.Since), strings.Join(b.Fenced, ", "))
+			line("", "taken from %s at %s", b.Host, since(b.Since))
+			for _, addr := range b.Fenced {
+				line("", "  fenced: %s", addr)
+			}
 		}
 	}
 	for _, h := range w.Hosts {
@@ -87,9 +90,9 @@ func whyUser(user vmdisk.WhyUser) string {
 	}
 	s := strings.Join(does, ", ") + " by "
 	if user.Client != "" {
-		s += user.Client + " "
+		s += user.Client + " from "
 	}
-	s += "from " + user.Addr
+	s += user.Addr
 	if user.Fenced {
 		s += ", fenced"
 	}
