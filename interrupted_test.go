@@ -44,7 +44,7 @@ func (w workflow) again(ctx context.Context, h *Host, f fixture) error {
 
 // fixture names what a workflow works on, also for another process.
 type fixture struct {
-	VM, UUID, Volume, Image, Snapshot, Backup, File string
+	VM, UUID, Volume, Source, Image, Backup, File string
 }
 
 var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs, backupPairs)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
 )
 
@@ -27,23 +28,23 @@ var volumePairs = []reversible{
 	{
 		setup: sourceVolume,
 		do: workflow{name: "create volume from a volume", over: disk.ErrExists,
-			run: clonePair(CloneOptions{Volume: sourceID, Size: 2 * disk.GiB})},
+			run: clonePair(CloneOptions{Volume: "the source", Size: 2 * disk.GiB})},
 		undo: workflow{name: "remove volume from a volume", run: removeVolumePair, over: disk.ErrNotFound},
 	},
 	{
 		setup: sourceVolume,
 		do: workflow{name: "copy volume", over: disk.ErrExists,
-			run: clonePair(CloneOptions{Volume: sourceID, Flatten: true})},
+			run: clonePair(CloneOptions{Volume: "the source", Flatten: true})},
 		undo: workflow{run: removeVolumePair},
 	},
 	{
 		setup: sourceVolume,
-		do: workflow{name: "snapshot", over: disk.ErrExists, run: func(ctx context.Context, h *Host, _ fixture) error {
-			_, err := h.CreateVolumeSnapshot(ctx, sourceID, "pair")
+		do: workflow{name: "snapshot", over: disk.ErrExists, run: func(ctx context.Context, h *Host, f fixture) error {
+			_, err := h.CreateVolumeSnapshot(ctx, f.Source, "pair")
 			return err
 		}},
-		undo: workflow{name: "remove snapshot", over: disk.ErrNotFound, run: func(ctx context.Context, h *Host, _ fixture) error {
-			return h.RemoveVolumeSnapshot(ctx, sourceID+"@pair")
+		undo: workflow{name: "remove snapshot", over: disk.ErrNotFound, run: func(ctx context.Context, h *Host, f fixture) error {
+			return h.RemoveVolumeSnapshot(ctx, f.Source+"@pair")
 		}},
 	},
 	{
@@ -54,14 +55,15 @@ var volumePairs = []reversible{
 	{
 		// A QEMU has it open, whatever its guest does.
 		setup: func(t *testing.T, h *Host) fixture {
-			sourceVolume(t, h)
+			f := sourceVolume(t, h)
 			vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
-			_, err := h.Attach(t.Context(), vm.Name, sourceID, AttachOptions{})
+			_, err := h.Attach(t.Context(), vm.Name, f.Source, AttachOptions{})
 			must(t, err)
 			t.Cleanup(func() { removeAnywhere(t, vm.UUID) })
 			_, err = h.Start(t.Context(), vm.Name)
 			must(t, err)
-			return fixture{VM: vm.Name}
+			f.VM = vm.Name
+			return f
 		},
 		do: workflow{name: "grow attached volume", run: resizePair(2 * disk.GiB)},
 		undo: workflow{run: func(ctx context.Context, h *Host, f fixture) error {
@@ -82,8 +84,8 @@ var volumePairs = []reversible{
 			must(t, resizePair(2*disk.GiB)(t.Context(), h, f))
 			return f
 		},
-		do: workflow{name: "roll back", run: func(ctx context.Context, h *Host, _ fixture) error {
-			_, err := h.RollbackVolume(ctx, sourceID+"@"+sourceID)
+		do: workflow{name: "roll back", run: func(ctx context.Context, h *Host, f fixture) error {
+			_, err := h.RollbackVolume(ctx, f.Source+"@"+f.Source)
 			return err
 		}},
 		undo: workflow{run: resizePair(2 * disk.GiB)},
@@ -153,27 +155,30 @@ var volumePairs = []reversible{
 	},
 }
 
-// sourceID is a volume's, and its snapshot's.
-const sourceID = "pair-source"
-
-// madeVolume names a volume that comes and goes.
+// madeVolume names a volume that comes and goes, and one to make it from.
 func madeVolume(t *testing.T, h *Host) fixture {
-	keepFor(t, h, "pair")
-	return fixture{Volume: "pair"}
+	id := "pair-" + uuid.NewString()[:8]
+	keepFor(t, h, id+"-source", id) // the volume goes before what it is made from
+	return fixture{Volume: id, Source: id + "-source"}
 }
 
-// sourceVolume has a user's snapshot.
+// sourceVolume has a user's snapshot of its own name.
 func sourceVolume(t *testing.T, h *Host) fixture {
-	_, err := h.CreateVolume(t.Context(), sourceID, disk.GiB)
+	f := madeVolume(t, h)
+	_, err := h.CreateVolume(t.Context(), f.Source, disk.GiB)
 	must(t, err)
-	keepFor(t, h, sourceID)
-	snapshotted(t, h, sourceID, sourceID)
-	return madeVolume(t, h)
+	_, err = h.CreateVolumeSnapshot(t.Context(), f.Source, f.Source)
+	must(t, err)
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		must(t, gone(h.RemoveVolume(ctx, f.Volume)))
+		must(t, gone(h.RemoveVolumeSnapshot(ctx, f.Source+"@"+f.Source)))
+	})
+	return f
 }
 
 // keptVolume is a volume from one that was deleted and is kept for it.
 func keptVolume(t *testing.T, h *Host) fixture {
-	keepFor(t, h, sourceID)
 	f := madeVolume(t, h)
 	must(t, makeKept(t.Context(), h, f))
 	return f
@@ -186,17 +191,17 @@ func makeKept(ctx context.Context, h *Host, f fixture) error {
 		err = cluster.Absent(ctx, n)
 	}
 	if err == nil {
-		_, err = h.CreateVolume(ctx, sourceID, disk.GiB)
+		_, err = h.CreateVolume(ctx, f.Source, disk.GiB)
 	}
 	if err == nil {
-		_, err = h.CloneVolume(ctx, CloneOptions{ID: f.Volume, Volume: sourceID})
+		_, err = h.CloneVolume(ctx, CloneOptions{ID: f.Volume, Volume: f.Source})
 	}
 	if err == nil {
 		n.Snap = "backup.0a1b.snap.1700000000.5"
 		err = cluster.CreateSnapshot(ctx, n)
 	}
 	if err == nil {
-		n, err = disk.ParseVolume(sourceID)
+		n, err = disk.ParseVolume(f.Source)
 	}
 	if err != nil {
 		return err
@@ -215,15 +220,17 @@ func removeVolumePair(ctx context.Context, h *Host, f fixture) error {
 
 func clonePair(o CloneOptions) func(context.Context, *Host, fixture) error {
 	return func(ctx context.Context, h *Host, f fixture) error {
-		o.ID = f.Volume
+		if o.ID = f.Volume; o.Volume != "" {
+			o.Volume = f.Source
+		}
 		_, err := h.CloneVolume(ctx, o)
 		return err
 	}
 }
 
 func resizePair(size int64) func(context.Context, *Host, fixture) error {
-	return func(ctx context.Context, h *Host, _ fixture) error {
-		v, err := h.ResizeVolume(ctx, sourceID, VolumeSize{Size: size, AllowShrink: true})
+	return func(ctx context.Context, h *Host, f fixture) error {
+		v, err := h.ResizeVolume(ctx, f.Source, VolumeSize{Size: size, AllowShrink: true})
 		if err == nil && v.Size != size {
 			err = fmt.Errorf("it is %d bytes and not %d", v.Size, size)
 		}
