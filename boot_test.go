@@ -226,6 +226,8 @@ func TestBootCancelled(t *testing.T) {
 
 func TestRemoveTwice(t *testing.T) {
 	h := open(t, 0)
+	_, _, err := h.SetSecret(t.Context())
+	must(t, err)
 	was := stateNow(t)
 	vm := guest(t, h)
 	if _, err := h.Remove(t.Context(), vm.Name); err != nil {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -53,10 +54,11 @@ func (h *Host) recordHere(ctx context.Context, on *session, vm string, was disk.
 	if b := was.LeftBehind(on.host); b != nil { // what runs here is not what was left
 		m.Bury(on.host, b.Fenced)
 	}
-	if info.Running {
-		if m.Clients, err = h.clientsOf(ctx, on, info); err != nil {
-			return err
-		}
+	if m.Clients, err = h.clientsOf(ctx, on, info); err != nil {
+		return err
+	}
+	if !info.Running { // of a QEMU that died its clients are left, for the next start to fence
+		m.Clients = slices.DeleteFunc(m.Clients, func(addr string) bool { return !slices.Contains(was.Clients, addr) })
 	}
 	return on.cluster.SaveMachine(ctx, h.cfg.VMPool, m)
 }

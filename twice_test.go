@@ -116,6 +116,8 @@ func startAfterDeath(t *testing.T, h *Host, vm VM) {
 	if !strings.Contains(w.Verdict, "a dead client has its lock") || w.Next != "vmdisk start "+vm.Name {
 		t.Errorf("why says %q, %q", w.Verdict, w.Next)
 	}
+	_, err = h.Repair(t.Context(), RepairOptions{}) // which writes down that it is off
+	must(t, err)
 	begin := time.Now()
 	_, err = h.Start(t.Context(), vm.Name)
 	must(t, err)
