@@ -128,7 +128,7 @@ func BenchmarkRepair(b *testing.B) {
 	h := open(b, 0)
 	cluster, err := h.Cluster(b.Context())
 	must(b, err)
-	ids := make([]string, 300)
+	ids := make([]string, 1000)
 	each := func(f func(i int) error) {
 		var group errgroup.Group
 		group.SetLimit(8)
