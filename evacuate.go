@@ -214,11 +214,10 @@ func (e *evacuation) check(ctx context.Context) error {
 }
 
 func (e *evacuation) steps() []step {
-	act := func(a action) func(context.Context) error {
-		return func(ctx context.Context) error { return e.h.act(ctx, &e.session, a) }
-	}
 	forward := func(name, detail string, a action, commit bool) step {
-		return step{name: name, detail: says(detail), do: act(a), on: []action{a}, commit: commit}
+		s := e.h.forward(&e.session, name, detail, a)
+		s.commit = commit
+		return s
 	}
 	here := func(v verb) action { return action{Verb: v, VM: e.m.UUID, Name: e.m.Name, Host: e.host, URI: e.uri} }
 	take := here(actTake)

@@ -47,3 +47,14 @@ func (h *Host) progress(op, object, step string) func(done, total int64) {
 		h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step, Bytes: done, Total: total, Elapsed: time.Since(begin)})
 	}
 }
+
+// shows tells as bytes how far a step is that counts the objects of an image of size
+// bytes: they are of one size but the last.
+func (h *Host) shows(op, object, step string, size int64) func(done, total int64) {
+	show := h.progress(op, object, step)
+	return func(done, total int64) {
+		if total > 0 {
+			show(int64(float64(size)*float64(done)/float64(total)), size)
+		}
+	}
+}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
@@ -96,18 +95,11 @@ func (c *capture) steps() []step {
 }
 
 func (c *capture) flatten(ctx context.Context) error {
-	begin := time.Now()
 	size, err := c.session.cluster.Size(ctx, c.still.name)
 	if err != nil {
 		return err
 	}
-	return c.session.cluster.Flatten(ctx, disk.PartName(c.name), func(done, total int64) {
-		e := Event{Kind: Progress, Op: "image create", Object: c.name.Image, Step: "flatten", Total: size, Elapsed: time.Since(begin)}
-		if total > 0 { // objects, which are of one size but the last
-			e.Bytes = int64(float64(size) * float64(done) / float64(total))
-		}
-		c.h.emit(e)
-	})
+	return c.session.cluster.Flatten(ctx, disk.PartName(c.name), c.h.shows("image create", c.name.Image, "flatten", size))
 }
 
 // drop removes the snapshot that the image came from, and those of tries before

@@ -176,14 +176,7 @@ func (r *reversion) rollback(ctx context.Context) error {
 	if err := r.cluster.WaitUnused(ctx, r.root); err != nil {
 		return err
 	}
-	begin := time.Now()
-	return r.cluster.Rollback(ctx, r.snap, func(done, total int64) {
-		e := Event{Kind: Progress, Op: r.op, Object: r.vm.Name, Step: "rollback", Total: r.pending.From, Elapsed: time.Since(begin)}
-		if total > 0 {
-			e.Bytes = int64(float64(e.Total) * float64(done) / float64(total))
-		}
-		r.h.emit(e)
-	})
+	return r.cluster.Rollback(ctx, r.snap, r.h.shows(r.op, r.vm.Name, "rollback", r.pending.From))
 }
 
 // rollBack finishes a rolling back, by another process. Without the snapshot it is

@@ -128,13 +128,3 @@ func freeClone(clones []string) string {
 	}
 	return ""
 }
-
-// shows emits how far a step is that counts objects of a volume of size bytes.
-func (h *Host) shows(op, object, step string, size int64) func(done, total int64) {
-	return func(done, total int64) {
-		if total > 0 {
-			h.emit(Event{Kind: Progress, Op: op, Object: object, Step: step,
-				Bytes: int64(float64(size) * float64(done) / float64(total)), Total: size})
-		}
-	}
-}
