@@ -2,7 +2,11 @@
 
 package vmdisk
 
-import "time"
+import (
+	"time"
+
+	"github.com/vmdisk/vmdisk/migrate"
+)
 
 // EventKind says what an [Event] tells.
 type EventKind int
@@ -31,7 +35,10 @@ type Event struct {
 	Total   int64  // … of this, or 0 where that is unknown
 	Rate    int64  // Progress: bytes a second, or 0
 	Elapsed time.Duration
-	Err     error // Failed, UndoFailed
+	// Migration is how far one is, with what of it the fields above do not say;
+	// nil for all else.
+	Migration *migrate.Progress
+	Err       error // Failed, UndoFailed
 }
 
 func (h *Host) emit(e Event) {

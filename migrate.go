@@ -17,6 +17,7 @@ import (
 // MigrateOptions say how a machine is moved.
 type MigrateOptions struct {
 	NoCheck bool // skip the preflight
+	migrate.Policy
 }
 
 // Migration is a machine that moved.
@@ -31,6 +32,7 @@ type Migration struct {
 type move struct {
 	session // the source
 	h       *Host
+	o       MigrateOptions
 	watch   *libvirt.Connect // the source again, for asking while it works
 	to      *libvirt.Connect
 	uri     string // the destination's
@@ -57,8 +59,8 @@ type move struct {
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (Migration, error) {
-	m := &move{h: h}
-	err := m.run(ctx, vm, dest, o)
+	m := &move{h: h, o: o}
+	err := m.run(ctx, vm, dest)
 	if errors.Is(err, migrate.ErrLost) && !errors.Is(err, migrate.ErrEnded) {
 		err = h.startLost(context.WithoutCancel(ctx), m.vm, err)
 	}
@@ -68,7 +70,7 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 	return m.result, err
 }
 
-func (m *move) run(ctx context.Context, vm, dest string, o MigrateOptions) error {
+func (m *move) run(ctx context.Context, vm, dest string) error {
 	const op = "migrate"
 	defer m.close()
 	if err := m.prepare(ctx, vm, dest); err != nil {
@@ -78,7 +80,7 @@ func (m *move) run(ctx context.Context, vm, dest string, o MigrateOptions) error
 	t.check = m.find
 	t.steps = func() []step {
 		steps := []step{m.giveSecret()}
-		if !o.NoCheck {
+		if !m.o.NoCheck {
 			steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
 		}
 		settle := []action{m.settle(len(steps[0].back) > 0)}
@@ -284,14 +286,14 @@ func (m *move) copy(ctx context.Context) error {
 	}
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
 		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
-		Patience: m.h.patience(),
+		Patience: m.h.patience(), Policy: m.o.Policy,
 		Rewrite: func(xml string) (string, bool, error) {
 			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
 		},
 		Report: func(p migrate.Progress) {
 			m.h.emit(Event{Kind: Progress, Op: "migrate", Object: m.vm.Name, Step: "copy",
 				Detail: "dirty " + disk.FormatSize(p.Dirty) + "/s",
-				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed})
+				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed, Migration: &p})
 		},
 	})
 	m.moved = err == nil || errors.Is(err, migrate.ErrUnknown)

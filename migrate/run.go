@@ -20,14 +20,28 @@ const flags = libvirt.MIGRATE_LIVE | libvirt.MIGRATE_PEER2PEER |
 // watchEvery is how often progress is asked for and reported.
 const watchEvery = 100 * time.Millisecond
 
+// Phase is what a migration is at.
+type Phase string
+
+// The phases. The guest runs on the source in the first two, on neither host in
+// Handover, and on the destination in the last.
+const (
+	Setup    Phase = "setup"     // the destination prepares
+	Copy     Phase = "copy"      // memory is copied while the guest writes it
+	Handover Phase = "handover"  // the guest stands still
+	Postcopy Phase = "post-copy" // it runs there and fetches what is missing
+)
+
 // Progress is how far a migration is. Sizes are in bytes.
 type Progress struct {
+	Phase     Phase
 	Total     int64 // memory to move; grows as the guest dirties it
 	Done      int64
 	Rate      int64 // bytes a second
 	Dirty     int64 // bytes a second that the guest writes anew
 	Remaining int64
 	Elapsed   time.Duration
+	Left      time.Duration // until the end, as far as can be said; 0 is not known
 }
 
 // Result is what a migration took.
@@ -49,6 +63,7 @@ type Move struct {
 	// Rewrite changes the machine's XML for the destination; nil leaves it.
 	Rewrite func(xml string) (string, bool, error)
 	Report  func(Progress) // or nil
+	Policy  Policy
 	// Patience is how long nothing may move, or an abort may take; 0 is
 	// [LeastPatience].
 	Patience time.Duration
