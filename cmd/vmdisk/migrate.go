@@ -4,14 +4,11 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
 	"github.com/vmdisk/vmdisk/disk"
-	"github.com/vmdisk/vmdisk/migrate"
 )
 
 func migrateCommand() *cli.Command {
@@ -51,24 +48,4 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred}
 	return c.ui.result(value, "%s runs on %s: %.1f s, downtime %d ms, %s sent",
 		m.VM, m.To, m.Elapsed.Seconds(), m.Downtime/time.Millisecond, disk.FormatSize(m.Transferred))
-}
-
-func runCheck(ctx context.Context, c *command, h *vmdisk.Host, vm, dest string) error {
-	checks, err := h.CheckMigration(ctx, vm, dest)
-	var failed *migrate.CheckError
-	if err != nil && !errors.As(err, &failed) {
-		return err
-	}
-	var rows []string
-	for _, check := range checks {
-		verdict := "ok"
-		if !check.OK {
-			verdict = "NO"
-		}
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", check.Name, verdict, check.Detail))
-	}
-	if err := c.ui.table(checks, "no checks", "CHECK\tFIT\tDETAIL", rows); err != nil {
-		return err
-	}
-	return err
 }
