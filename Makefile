@@ -32,7 +32,7 @@ demo: build packages-lab
 # other, because each looks at the whole cluster for what it left behind. A result
 # of an earlier run says nothing of this machine: none is taken from the cache.
 test: build packages-lab packages-test lint
-	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -race -p 1 -timeout 60m ./...
+	bin/vmdisk lab run --hurried --hosts 3 -- $(GO) test -count=1 -race -p 1 -timeout 60m ./...
 
 # make soak TIME=1h: random workflows, some killed at a random moment.
 TIME ?= 10m

@@ -104,7 +104,7 @@ func watchLeaks(e Event) {
 	}
 }
 
-// open is a Host on one of the lab's two; a reference that it leaks fails the
+// open is a Host on one of the lab's hosts; a reference that it leaks fails the
 // test.
 func open(t testing.TB, i int) *Host {
 	t.Helper()
@@ -245,7 +245,7 @@ func (c console) moved() bool {
 	return hosts > 1
 }
 
-// forgetSecrets removes both hosts' secrets, so that workflows have to set them.
+// forgetSecrets removes all hosts' secrets, so that workflows have to set them.
 func forgetSecrets(t testing.TB) {
 	t.Helper()
 	for _, host := range testLab.Hosts {

@@ -21,7 +21,7 @@ import (
 	"github.com/vmdisk/vmdisk/secret"
 )
 
-// state is everything that a workflow could leave: what rados and both libvirts
+// state is everything that a workflow could leave: what rados and the hosts' libvirts
 // hold, one line a thing.
 type state []string
 

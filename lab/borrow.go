@@ -8,6 +8,10 @@ import (
 	"os"
 )
 
+// borrowedHosts is as many as the tests need that move machines off a host, with
+// a choice where to.
+const borrowedHosts = 3
+
 // EnvDir is the environment variable that names the folder of a lab to use.
 const EnvDir = "VMDISK_LAB"
 
@@ -19,7 +23,7 @@ func Borrow(ctx context.Context) (l *Lab, done func() error, err error) {
 		l, err = Open(dir)
 		return l, func() error { return nil }, err
 	}
-	l, err = Up(ctx, Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid()), Hurried: true})
+	l, err = Up(ctx, Options{Dir: fmt.Sprintf("/var/tmp/lab-%d", os.Getpid()), Hosts: borrowedHosts, Hurried: true})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -21,13 +21,12 @@ import (
 //go:embed host.sh
 var hostScript string
 
-// Host is one of the lab's two libvirt hosts. It is plain data: nothing to
-// close.
+// Host is one of the lab's libvirt hosts. It is plain data: nothing to close.
 type Host struct {
-	// Name is its host name: compute1 or compute2.
+	// Name is its host name: compute1, compute2 and so on.
 	Name string
 	// Addr is the loopback address on which it is reached, from anywhere on this
-	// machine: 127.0.1.1 or 127.0.1.2.
+	// machine: 127.0.1.1, 127.0.1.2 and so on.
 	Addr string
 	// URI is its libvirt connection URI.
 	URI string
@@ -48,7 +47,7 @@ func newHost(l *Lab, index int) *Host {
 	name := fmt.Sprintf("compute%d", index+1)
 	h := &Host{
 		Name:  name,
-		Addr:  hostAddr(index),
+		Addr:  fmt.Sprintf("127.0.1.%d", index+1),
 		Dir:   filepath.Join(l.Dir, name),
 		Conf:  filepath.Join(l.Dir, name, "ceph.conf"),
 		lab:   l,
@@ -63,8 +62,6 @@ func (h *Host) place() {
 	h.port = h.lab.state.BasePort + portLibvirt + h.index
 	h.URI = fmt.Sprintf("qemu+tcp://%s:%d/system", h.Addr, h.port)
 }
-
-func hostAddr(index int) string { return fmt.Sprintf("127.0.1.%d", index+1) }
 
 func (h *Host) part(name string) string { return h.Name + "/" + name }
 
@@ -114,7 +111,7 @@ func (h *Host) writeFiles() error {
 		"etc/libvirt/libvirtd.conf": h.libvirtdConf(),
 		"etc/libvirt/qemu.conf":     h.qemuConf(),
 		"etc/libvirt/virtlogd.conf": virtlogdConf,
-		"etc/hosts":                 hostsFile(),
+		"etc/hosts":                 h.lab.hostsFile(),
 		"ceph.conf":                 string(conf),
 		"no-kvm":                    "",
 	} {

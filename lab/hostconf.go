@@ -12,11 +12,11 @@ import (
 const virtlogdConf = "max_size = 67108864\nmax_backups = 3\nmax_clients = 1024\n"
 
 // hostsFile gives each host's name the address that it listens on.
-func hostsFile() string {
+func (l *Lab) hostsFile() string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n")
-	for i := range (Lab{}).Hosts {
-		fmt.Fprintf(&b, "%s compute%d\n", hostAddr(i), i+1)
+	for _, h := range l.Hosts {
+		fmt.Fprintf(&b, "%s %s\n", h.Addr, h.Name)
 	}
 	return b.String()
 }

@@ -1,8 +1,8 @@
 // The lab as a whole: how it comes up, how it is found again, how it goes.
 
 // Package lab makes a throw-away but real stack on one Linux machine: a Ceph
-// cluster, two libvirt hosts that can migrate machines to each other, and a
-// bootable guest whose console tells the truth about its disks. Tests, the demo
+// cluster, libvirt hosts that can migrate machines to each other, and a bootable
+// guest whose console tells the truth about its disks. Tests, the demo
 // and a laptop use it; nothing in it is simulated.
 //
 // A lab lives in one directory. [Up] makes it or finds it healthy, [Open] finds
@@ -52,6 +52,8 @@ type Options struct {
 	Dir string
 	// OSDs is how many OSDs the cluster has: 0 means 1, and 8 is the most.
 	OSDs int
+	// Hosts is how many libvirt hosts there are: 0 means 2, and 8 is the most.
+	Hosts int
 	// Store is what they keep their data in: "" means BlueStore.
 	Store Store
 	// Bare leaves out what vmdisk cluster init makes: the pools, the users but
@@ -82,8 +84,8 @@ type Lab struct {
 	// Guest is the path of the bootable raw disk image. Treat it as read-only:
 	// boot a copy or a clone.
 	Guest string
-	// Hosts are compute1 and compute2.
-	Hosts [2]*Host
+	// Hosts are compute1, compute2 and so on: at least one.
+	Hosts []*Host
 
 	state  *state
 	cache  string
@@ -188,11 +190,10 @@ func build(ctx context.Context, o Options, made bool) (l *Lab, err error) {
 
 // assemble starts the parts, those that do not need each other side by side.
 func (l *Lab) assemble(ctx context.Context, guard *os.File) error {
-	hosts := func(ctx context.Context) error {
-		return parallel(ctx,
-			func(ctx context.Context) error { return l.Hosts[0].up(ctx, guard) },
-			func(ctx context.Context) error { return l.Hosts[1].up(ctx, nil) },
-			l.makeGuest)
+	forGuest := []func(context.Context) error{l.makeGuest}
+	for _, h := range l.Hosts {
+		forGuest = append(forGuest, func(ctx context.Context) error { return h.up(ctx, guard) })
+		guard = nil // one keeps it
 	}
 	return parallel(ctx,
 		func(ctx context.Context) error {
@@ -205,7 +206,7 @@ func (l *Lab) assemble(ctx context.Context, guard *os.File) error {
 			return l.testCeph(ctx)
 		},
 		func(ctx context.Context) error {
-			if err := hosts(ctx); err != nil {
+			if err := parallel(ctx, forGuest...); err != nil {
 				return err
 			}
 			return l.testGuest(ctx)
@@ -265,18 +266,20 @@ func Down(ctx context.Context, dir string) error {
 func (l *Lab) Down(ctx context.Context) error { return Down(ctx, l.Dir) }
 
 // Env returns what a shell or a child process needs to use the lab, as
-// "NAME=value": CEPH_CONF, LIBVIRT_DEFAULT_URI (the first host), VMDISK_HOST1
-// and VMDISK_HOST2 (libvirt URIs), VMDISK_GUEST (path of a bootable raw image)
-// and VMDISK_VIRT_TYPE.
+// "NAME=value": CEPH_CONF, LIBVIRT_DEFAULT_URI (the first host), VMDISK_HOST1,
+// VMDISK_HOST2 and so on (libvirt URIs), VMDISK_GUEST (path of a bootable raw
+// image) and VMDISK_VIRT_TYPE.
 func (l *Lab) Env() []string {
-	return []string{
+	env := []string{
 		"CEPH_CONF=" + l.Conf,
 		"LIBVIRT_DEFAULT_URI=" + l.Hosts[0].URI,
-		"VMDISK_HOST1=" + l.Hosts[0].URI,
-		"VMDISK_HOST2=" + l.Hosts[1].URI,
 		"VMDISK_GUEST=" + l.Guest,
 		"VMDISK_VIRT_TYPE=qemu",
 	}
+	for i, h := range l.Hosts {
+		env = append(env, fmt.Sprintf("VMDISK_HOST%d=%s", i+1, h.URI))
+	}
+	return env
 }
 
 // Keyring returns the path of a user's keyring: "admin", "glance", "cinder" or
@@ -295,8 +298,8 @@ func newLab(s *state, report func(string, ...any)) *Lab {
 		cache:  s.Cache,
 		report: report,
 	}
-	for i := range l.Hosts {
-		l.Hosts[i] = newHost(l, i)
+	for i := range s.Hosts {
+		l.Hosts = append(l.Hosts, newHost(l, i))
 	}
 	return l
 }

@@ -130,6 +130,9 @@ func TestLab(t *testing.T) {
 		if _, err := Up(t.Context(), Options{Dir: l.Dir, OSDs: 2}); err == nil {
 			t.Error("a lab with one OSD was passed off as one with two")
 		}
+		if _, err := Up(t.Context(), Options{Dir: l.Dir, Hosts: 3}); err == nil || !strings.Contains(err.Error(), "2 hosts, not 3") {
+			t.Errorf("a lab of two hosts, asked for three: %v", err)
+		}
 		opened, err := Open(l.Dir)
 		must(t, err)
 		if got, want := fmt.Sprint(opened.Env()), fmt.Sprint(l.Env()); got != want {
@@ -187,7 +190,7 @@ func TestLab(t *testing.T) {
 // the other does not notice.
 func TestTwoLabs(t *testing.T) {
 	a := up(t, Options{Store: MemStore})
-	b := up(t, Options{Store: MemStore, OSDs: 2})
+	b := up(t, Options{Store: MemStore, OSDs: 2, Hosts: 1})
 	must(t, a.Mon().Kill(t.Context()))
 	again, err := Up(t.Context(), Options{Dir: a.Dir, Store: MemStore, Report: t.Logf})
 	must(t, err)

@@ -19,6 +19,8 @@ import (
 const (
 	defaultCache = "/var/cache/vmdisk-lab"
 	maxOSDs      = 8
+	defaultHosts = 2
+	maxHosts     = 8
 	// maxSocket is the longest path of a Unix socket: sun_path less its NUL.
 	maxSocket = 107
 	// longestSocket is the longest socket name that ceph.conf makes in a lab: a
@@ -70,11 +72,15 @@ var files = map[string]string{
 // complete fills in what was left out and refuses what cannot be.
 func (o *Options) complete() error {
 	o.OSDs = cmp.Or(o.OSDs, 1)
+	o.Hosts = cmp.Or(o.Hosts, defaultHosts)
 	o.Store = cmp.Or(o.Store, BlueStore)
 	o.Cache = cmp.Or(o.Cache, defaultCache)
 	o.Report = oneByOne(o.Report)
 	if o.OSDs < 1 || o.OSDs > maxOSDs {
 		return fmt.Errorf("lab: %d OSDs asked for: 1 to %d can be had", o.OSDs, maxOSDs)
+	}
+	if o.Hosts < 1 || o.Hosts > maxHosts {
+		return fmt.Errorf("lab: %d hosts asked for: 1 to %d can be had", o.Hosts, maxHosts)
 	}
 	if o.Store != BlueStore && o.Store != MemStore {
 		return fmt.Errorf("lab: store %q is neither %s nor %s", o.Store, BlueStore, MemStore)

@@ -18,14 +18,17 @@ import (
 const (
 	portMonV2     = 1
 	portMonV1     = 2
-	portLibvirt   = 3  // and 4
-	portMigration = 10 // 20 for each host
-	portDisplay   = 50 // 10 for each host
-	portCeph      = 70 // OSDs take 8 each and the manager 2, twice over at restarts
+	portLibvirt   = 3
+	portMigration = portLibvirt + maxHosts
+	portDisplay   = portMigration + maxHosts*portsMigration
+	portCeph      = portDisplay + maxHosts*portsDisplay
 
+	// What each host has.
 	portsMigration = 20
 	portsDisplay   = 10
-	portsBlock     = 250
+	// OSDs take 8 each and the manager 2, twice over at restarts.
+	portsCeph  = 180
+	portsBlock = portCeph + portsCeph
 
 	// Blocks are sought below the range from which the kernel takes ports for
 	// outgoing connections, as those come and go.

@@ -25,7 +25,11 @@ func (l *Lab) clear(ctx context.Context) error {
 	if err := l.reap(ctx); err != nil {
 		return err
 	}
-	for _, name := range owned {
+	var names []string
+	for _, h := range l.Hosts {
+		names = append(names, h.Name)
+	}
+	for _, name := range append(names, owned...) {
 		if err := os.RemoveAll(filepath.Join(l.Dir, name)); err != nil {
 			return fmt.Errorf("lab: %w", err)
 		}

@@ -4,6 +4,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,8 +27,9 @@ const (
 	phaseUp       = "up"
 )
 
-// owned are the entries of a lab's directory. Nothing else in it is removed.
-var owned = []string{"ceph", "compute1", "compute2", "guest.raw", stateName + ".new", stateName}
+// owned are the entries of a lab's directory, besides those of its hosts. Nothing
+// else in it is removed.
+var owned = []string{"ceph", "guest.raw", stateName + ".new", stateName}
 
 // state is what a lab's parts are, and whose processes they are.
 type state struct {
@@ -39,6 +41,7 @@ type state struct {
 	// Made says that the lab made its directory, and so removes it.
 	Made     bool      `json:"made"`
 	OSDs     int       `json:"osds"`
+	Hosts    int       `json:"hosts"`
 	Store    Store     `json:"store"`
 	Bare     bool      `json:"bare,omitempty"`
 	Hurried  bool      `json:"hurried,omitempty"`
@@ -54,7 +57,7 @@ type state struct {
 func newState(o Options, made bool) (*state, error) {
 	s := &state{
 		Dir: o.Dir, FSID: newUUID(), Phase: phaseStarting, Boot: bootID(), Made: made,
-		OSDs: o.OSDs, Store: o.Store, Bare: o.Bare, Hurried: o.Hurried, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
+		OSDs: o.OSDs, Hosts: o.Hosts, Store: o.Store, Bare: o.Bare, Hurried: o.Hurried, Cache: o.Cache, Created: time.Now().UTC().Truncate(time.Second),
 		Processes: map[string]process{},
 	}
 	if s.Boot == "" {
@@ -80,6 +83,7 @@ func loadState(dir string) (*state, error) {
 	if s.FSID == "" || s.Dir != dir {
 		return nil, fmt.Errorf("lab: %s: %w: its %s is of %q", dir, ErrNotLab, stateName, s.Dir)
 	}
+	s.Hosts = cmp.Or(s.Hosts, defaultHosts) // it was made before there was a choice
 	if s.Processes == nil {
 		s.Processes = map[string]process{}
 	}
@@ -162,6 +166,9 @@ func (s *state) fits(o Options) error {
 	if s.OSDs != o.OSDs || s.Store != o.Store {
 		return fmt.Errorf("lab: %s is up with %d OSDs on %s, not %d on %s: take it down first",
 			s.Dir, s.OSDs, s.Store, o.OSDs, o.Store)
+	}
+	if s.Hosts != o.Hosts {
+		return fmt.Errorf("lab: %s is up with %d hosts, not %d: take it down first", s.Dir, s.Hosts, o.Hosts)
 	}
 	if o.Bare && !s.Bare {
 		return fmt.Errorf("lab: %s is up and not bare: take it down first", s.Dir)

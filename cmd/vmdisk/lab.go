@@ -26,10 +26,11 @@ func labCommand() *cli.Command {
 		&cli.BoolFlag{Name: "bare", Usage: "without pools and users: vmdisk cluster init makes them"},
 		&cli.BoolFlag{Name: "hurried", Usage: "the monitor does not gather changes for a second: for tests, not for measuring"},
 		&cli.IntFlag{Name: "osds", Usage: "`N` OSDs", Value: 1},
+		&cli.IntFlag{Name: "hosts", Usage: "`N` libvirt hosts", Value: 2},
 		&cli.StringFlag{Name: "store", Usage: "OSDs keep data in `STORE`: bluestore (a sparse file) or memstore", Value: string(lab.BlueStore)},
 	}
 	return &cli.Command{
-		Name: "lab", Usage: "a throw-away Ceph and two libvirt hosts on this machine",
+		Name: "lab", Usage: "a throw-away Ceph and libvirt hosts on this machine",
 		Subcommands: []*cli.Command{
 			{Name: "up", Usage: "make the lab, or find it healthy", Flags: size, Action: action(runLabUp)},
 			{Name: "down", Usage: "end the lab and leave nothing", Flags: []cli.Flag{dir}, Action: action(runLabDown)},
@@ -50,7 +51,7 @@ func labCommand() *cli.Command {
 
 func (c *command) labOptions() lab.Options {
 	return lab.Options{
-		Dir: c.String("dir"), OSDs: c.Int("osds"), Store: lab.Store(c.String("store")), Bare: c.Bool("bare"), Hurried: c.Bool("hurried"),
+		Dir: c.String("dir"), OSDs: c.Int("osds"), Hosts: c.Int("hosts"), Store: lab.Store(c.String("store")), Bare: c.Bool("bare"), Hurried: c.Bool("hurried"),
 		Report: c.ui.labReport(),
 	}
 }
