@@ -16,7 +16,8 @@ import (
 
 // MigrateOptions say how a machine is moved.
 type MigrateOptions struct {
-	NoCheck bool // skip the preflight
+	NoCheck    bool // skip the preflight
+	NoForecast bool // do not measure the guest for a second and say what is to come
 	migrate.Policy
 }
 
@@ -25,6 +26,8 @@ type Migration struct {
 	VM   string
 	From string // host names
 	To   string
+	// Forecast is what was expected; nil if it was not asked for, or not possible.
+	Forecast *migrate.Forecast
 	migrate.Result
 }
 
@@ -40,6 +43,7 @@ type move struct {
 	vm      domain.Info
 	secret  secret.Secret
 	report  migrate.Report
+	sight   *sighting // nil if there is to be no forecast
 	moved   bool
 	result  Migration
 }
@@ -83,6 +87,9 @@ func (m *move) run(ctx context.Context, vm, dest string) error {
 		if !m.o.NoCheck {
 			steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
 		}
+		if m.sight != nil {
+			steps = append(steps, step{name: "forecast", detail: m.outlook, do: m.forecast})
+		}
 		settle := []action{m.settle(len(steps[0].back) > 0)}
 		return append(steps,
 			step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true, on: settle},
@@ -122,6 +129,9 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	}
 	if m.watch, err = domain.Another(ctx, m.conn, m.h.patience()); err != nil {
 		return err
+	}
+	if !m.o.NoForecast && m.vm.Running {
+		m.sight = m.look(ctx)
 	}
 	if err := m.meet(ctx); err != nil {
 		return err
@@ -171,6 +181,7 @@ func (m *move) settle(gave bool) action {
 // close ends the connections, that to the destination when the probe is gone.
 func (m *move) close() {
 	ctx := context.Background()
+	m.sight.end()
 	if m.to != nil {
 		if _, err := domain.Hostname(ctx, m.to); err == nil { // else it does not end the probe either
 			_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
@@ -210,6 +221,7 @@ func (m *move) copy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	again := m.again()
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
 		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
 		Patience: m.h.patience(), Policy: m.o.Policy,
@@ -217,6 +229,7 @@ func (m *move) copy(ctx context.Context) error {
 			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
 		},
 		Report: func(p migrate.Progress) {
+			again(p)
 			m.h.emit(Event{Kind: Progress, Op: "migrate", Object: m.vm.Name, Step: "copy",
 				Detail: "dirty " + disk.FormatSize(p.Dirty) + "/s",
 				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed, Migration: &p})
@@ -226,8 +239,15 @@ func (m *move) copy(ctx context.Context) error {
 	return err
 }
 
-// record notes where the machine is now, and on its volumes.
-func (m *move) record(ctx context.Context) error { return m.h.moved(ctx, m.dest(), m.vm.UUID) }
+// record notes where the machine is now, and on its volumes, and what the way there is
+// like, which is not worth a failure.
+func (m *move) record(ctx context.Context) error {
+	err := m.h.moved(ctx, m.dest(), m.vm.UUID)
+	if err == nil {
+		_ = m.remember(ctx) // the next forecast does without
+	}
+	return err
+}
 
 // moved writes down that a machine has come to on's host.
 func (h *Host) moved(ctx context.Context, on *session, vm string) error {

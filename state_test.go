@@ -34,7 +34,7 @@ func stateNow(t testing.TB) state {
 }
 
 // forGood are objects that are made when they are first needed and never removed.
-var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash", "vmdisk.backups"}
+var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash", "vmdisk.backups", "vmdisk.links"}
 
 // records are where vmdisk keeps what is under way and which machines there are.
 var records = []string{"vmdisk.journal", "vmdisk.machines"}

@@ -49,6 +49,7 @@ type Result struct {
 	Elapsed     time.Duration
 	Downtime    time.Duration // how long the guest stood still
 	Transferred int64         // bytes sent
+	Rate        int64         // bytes a second, on average
 }
 
 // Move is a migration to run.
@@ -212,4 +213,5 @@ func (m Move) account(ctx context.Context, r *Result) {
 	}
 	r.Downtime = time.Duration(s.Downtime) * time.Millisecond
 	r.Transferred = int64(s.DataProcessed)
+	r.Rate = int64(s.MemBps)
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -18,6 +19,7 @@ func migrateCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine"},
 			&cli.BoolFlag{Name: "no-check", Usage: "do not ask"},
+			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure the machine first, which takes a second"},
 		},
 		Action: onHost(runMigrate),
 	}
@@ -34,18 +36,23 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if c.Bool("check") {
 		return runCheck(ctx, c, h, args[0], args[1])
 	}
-	m, err := h.Migrate(ctx, args[0], args[1], vmdisk.MigrateOptions{NoCheck: c.Bool("no-check")})
+	m, err := h.Migrate(ctx, args[0], args[1], vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast")})
 	if err != nil {
 		return err
 	}
 	value := struct {
-		VM          string `json:"vm"`
-		From        string `json:"from"`
-		To          string `json:"to"`
-		Elapsed     int64  `json:"elapsed_ms"`
-		Downtime    int64  `json:"downtime_ms"`
-		Transferred int64  `json:"transferred_bytes"`
-	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred}
-	return c.ui.result(value, "%s runs on %s: %.1f s, downtime %d ms, %s sent",
-		m.VM, m.To, m.Elapsed.Seconds(), m.Downtime/time.Millisecond, disk.FormatSize(m.Transferred))
+		VM          string    `json:"vm"`
+		From        string    `json:"from"`
+		To          string    `json:"to"`
+		Elapsed     int64     `json:"elapsed_ms"`
+		Downtime    int64     `json:"downtime_ms"`
+		Transferred int64     `json:"transferred_bytes"`
+		Forecast    *forecast `json:"forecast,omitempty"`
+	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred, forecastOf(m.Forecast)}
+	took, stood := fmt.Sprintf("%.1f s", m.Elapsed.Seconds()), fmt.Sprintf("downtime %d ms", m.Downtime.Milliseconds())
+	if f := m.Forecast; f != nil && f.Converges {
+		took += fmt.Sprintf(" (forecast %.1f s)", f.Elapsed.Seconds())
+		stood += fmt.Sprintf(" (%d ms)", f.Downtime.Round(10*time.Millisecond).Milliseconds())
+	}
+	return c.ui.result(value, "%s runs on %s: %s, %s, %s sent", m.VM, m.To, took, stood, disk.FormatSize(m.Transferred))
 }
