@@ -16,7 +16,7 @@ export GOFLAGS = -buildvcs=false -tags=$(TAGS)
 BUILD_PACKAGES := gcc libc6-dev pkg-config librbd-dev librados-dev libvirt-dev
 LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system libvirt-clients \
 	qemu-system-x86 qemu-block-extra qemu-utils busybox-static syslinux syslinux-common \
-	mtools dosfstools fdisk cpio e2fsprogs kmod iproute2
+	mtools dosfstools fdisk cpio e2fsprogs kmod iproute2 gcc libc6-dev
 TEST_PACKAGES  := genisoimage libxml2-utils python3-cinder python3-glance-store python3-rados \
 	python3-rbd util-linux
 

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-//go:embed guest/init guest/shutdown
+//go:embed guest/init guest/shutdown guest/dirty.c
 var guestFiles embed.FS
 
 // The guest's disk, in bytes: a boot sector, a FAT partition to boot from, an
@@ -86,7 +86,8 @@ func guestKey() string {
 	h := sha256.New()
 	fmt.Fprintln(h, guestVersion, kernelArgs, guestSize, fatStart, fatSize)
 	h.Write(oracleConf())
-	for _, name := range []string{"init", "shutdown"} {
+	fmt.Fprintln(h, DirtyMarker)
+	for _, name := range []string{"init", "shutdown", dirtySource} {
 		h.Write(guestFile(name))
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:8])
@@ -122,6 +123,9 @@ func (l *Lab) buildGuest(ctx context.Context, work, image string) error {
 	kernel, err := filepath.Glob(filepath.Join(root, "boot/vmlinuz-*"))
 	if err != nil || len(kernel) != 1 {
 		return fmt.Errorf("%v: no kernel in it", debs)
+	}
+	if err := compileDirty(ctx, filepath.Join(root, "dirty")); err != nil {
+		return err
 	}
 	initrd := filepath.Join(work, "initrd")
 	if err := writeInitrd(ctx, root, initrd); err != nil {

@@ -1,5 +1,5 @@
 // The guest's first and only file system: an initial RAM disk with busybox, the
-// oracle, the guest agent and the kernel modules that they need.
+// oracle, the guest agent, what dirties memory, and the kernel modules needed.
 
 package lab
 
@@ -21,8 +21,8 @@ import (
 var modules = []string{"virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev",
 	"virtio_pci", "virtio_blk", "virtio_console", "button", "evdev"}
 
-// writeInitrd writes the RAM disk, with the kernel's modules and the agent from
-// the packages unpacked in root.
+// writeInitrd writes the RAM disk, with what is in root: the packages' kernel
+// modules and agent, unpacked, and the dirtier, compiled.
 func writeInitrd(ctx context.Context, root, path string) (err error) {
 	busybox, err := program("busybox")
 	if err != nil {
@@ -43,6 +43,7 @@ func writeInitrd(ctx context.Context, root, path string) (err error) {
 	a.data("oracle.conf", 0o644, oracleConf())
 	a.data("etc/passwd", 0o644, []byte("root:x:0:0::/:/bin/sh\n"))
 	a.file("bin/busybox", busybox)
+	a.file("sbin/dirty", filepath.Join(root, "dirty"))
 	a.modules(ctx, root)
 	a.agent(ctx, filepath.Join(root, "usr/sbin/qemu-ga"))
 	a.data("TRAILER!!!", 0, nil)

@@ -46,6 +46,7 @@ var programs = map[string]string{
 	"ceph-osd":           "ceph-osd",
 	"cp":                 "coreutils",
 	"dpkg":               "dpkg",
+	"gcc":                "gcc",
 	"ldd":                "libc-bin",
 	"libvirtd":           "libvirt-daemon-system",
 	"mcopy":              "mtools",
@@ -66,6 +67,7 @@ var programs = map[string]string{
 // files are what the lab needs besides programs, as patterns.
 var files = map[string]string{
 	"/usr/lib/*/qemu/block-rbd.so": "qemu-block-extra",
+	"/usr/lib/*/libc.a":            "libc6-dev",
 	bootCode:                       "syslinux-common",
 }
 
