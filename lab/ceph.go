@@ -55,13 +55,16 @@ func (l *Lab) cephUp(ctx context.Context) error {
 // be as slow as any, for a lab is for measuring, too; unless it was asked to stay
 // hurried, or is bare.
 func (l *Lab) hurryMon(ctx context.Context, hurry bool) error {
-	const name = "paxos_propose_interval"
-	c := command{"prefix": "config unset", "var": name}
-	if hurry {
-		c = command{"prefix": "config set", "var": name, "val": []string{"0.05"}}
+	var errs []error
+	for _, name := range []string{"paxos_propose_interval", "paxos_min_wait"} {
+		c := command{"prefix": "config unset", "var": name}
+		if hurry {
+			c = command{"prefix": "config set", "var": name, "val": []string{"0.01"}}
+		}
+		var answer struct{ Success string }
+		errs = append(errs, ask(ctx, l.socket(partMon), c, &answer))
 	}
-	var answer struct{ Success string }
-	return ask(ctx, l.socket(partMon), c, &answer)
+	return errors.Join(errs...)
 }
 
 // osdsAndPools registers and starts the OSDs and makes the pools.
