@@ -28,11 +28,13 @@ build: packages-build
 demo: build packages-lab
 	bin/vmdisk lab demo
 
-# The lab is started once and shared: the packages' tests run one after the
-# other, because each looks at the whole cluster for what it left behind. A result
-# of an earlier run says nothing of this machine: none is taken from the cache.
+# The tests of all packages, on LABS labs side by side; each has a lab to itself, for
+# it looks at the whole of it for what it left behind. bin/labtest -run REGEXP . runs
+# some of them.
+LABS ?= 3
 test: build packages-lab packages-test lint
-	bin/vmdisk lab run --hurried --hosts 3 -- $(GO) test -count=1 -race -p 1 -timeout 60m ./...
+	$(GO) build -o bin/labtest ./internal/labtest
+	bin/labtest -labs $(LABS) -hosts 3 ./...
 
 # make soak TIME=1h: random workflows, some killed at a random moment.
 TIME ?= 10m

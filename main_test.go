@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 // testMain uses the lab in $VMDISK_LAB, which `make test` starts once for all
 // packages, or one of its own. Whatever is missing for it is a failure.
 func testMain(m *testing.M) int {
+	if flag.Parse(); flag.Lookup("test.list").Value.String() != "" {
+		defer listParts()
+		return m.Run()
+	}
 	ctx := context.Background()
 	l, done, err := lab.Borrow(ctx)
 	if err != nil {
@@ -54,6 +59,14 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	return code
+}
+
+// listParts adds to a list of tests the parts of one that is long, for each to run on
+// a lab of its own (internal/labtest).
+func listParts() {
+	for _, p := range pairs {
+		fmt.Println("TestInterrupted/" + p.do.name)
+	}
 }
 
 // importGuest puts the guest into images/guest, once.
