@@ -93,18 +93,15 @@ func run(ctx context.Context, labs, hosts int, only string, packages []string) (
 
 // deal has each lab take the next test until there is none.
 func deal(ctx context.Context, all []*bench, tests []test) (results []result, err error) {
-	queue := make(chan test, len(tests))
-	for _, t := range tests {
-		queue <- t
-	}
-	close(queue)
+	todo := queue{tests: slices.Clone(tests)}
 	var mu sync.Mutex
 	err = atOnce(all, func(b *bench) error {
-		for t := range queue {
+		for t, ok := todo.next(); ok; t, ok = todo.next() {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
 			r := b.run(ctx, t)
+			todo.over(t)
 			mu.Lock()
 			results = append(results, r)
 			r.print(len(results), len(tests))
