@@ -18,6 +18,7 @@ import (
 type MigrateOptions struct {
 	NoCheck    bool // skip the preflight
 	NoForecast bool // do not measure the guest for a second and say what is to come
+	Fix        bool // have the preflight cure what it can
 	migrate.Policy
 }
 
@@ -42,10 +43,10 @@ type move struct {
 	from    string // how others reach the source's libvirt, or ""
 	vm      domain.Info
 	secret  secret.Secret
-	report  migrate.Report
-	sight   *sighting // nil if there is to be no forecast
-	moved   bool
-	result  Migration
+	preflight
+	sight  *sighting // nil if there is to be no forecast
+	moved  bool
+	result Migration
 }
 
 // Migrate moves a running machine to dest, a libvirt URI, or a host name that
@@ -85,7 +86,7 @@ func (m *move) run(ctx context.Context, vm, dest string) error {
 	t.steps = func() []step {
 		steps := []step{m.giveSecret()}
 		if !m.o.NoCheck {
-			steps = append(steps, step{name: "check", detail: m.verdict, do: m.check})
+			steps = append(steps, m.checkStep())
 		}
 		if m.sight != nil {
 			steps = append(steps, step{name: "forecast", detail: m.outlook, do: m.forecast})
@@ -212,12 +213,13 @@ func (m *move) meet(ctx context.Context) error {
 	if from.UUID == to.UUID {
 		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, to.Hostname, migrate.ErrSameHost)
 	}
+	m.here, m.there = from, to
 	m.result = Migration{VM: m.vm.Name, From: from.Hostname, To: to.Hostname}
 	return nil
 }
 
 func (m *move) copy(ctx context.Context) error {
-	monitors, err := m.cluster.Monitors(ctx)
+	rewrite, err := m.rewrite(ctx)
 	if err != nil {
 		return err
 	}
@@ -225,9 +227,7 @@ func (m *move) copy(ctx context.Context) error {
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
 		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
 		Patience: m.h.patience(), Policy: m.o.Policy,
-		Rewrite: func(xml string) (string, bool, error) {
-			return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
-		},
+		Rewrite: rewrite,
 		Report: func(p migrate.Progress) {
 			again(p)
 			m.h.emit(Event{Kind: Progress, Op: "migrate", Object: m.vm.Name, Step: "copy",

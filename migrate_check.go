@@ -4,6 +4,7 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -11,20 +12,36 @@ import (
 	"github.com/vmdisk/vmdisk/migrate"
 )
 
+// preflight is what its steps share.
+type preflight struct {
+	here, there domain.Node
+	given       migrate.Check // what the destination's secret came to
+	report      migrate.Report
+}
+
 // CheckMigration asks what [Host.Migrate] would ask and moves nothing. A secret
-// that it had to set on the destination for that is removed again. The checks
-// are valid also if the error is a [*migrate.CheckError].
-func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.Check, error) {
-	m := &move{h: h}
+// that it had to set on the destination for that is removed again, and nothing else
+// is changed, unless o.Fix says so: what that made stays. The checks are valid also if
+// the error is a [*migrate.CheckError]; they are all answered, whatever the first says.
+func (h *Host) CheckMigration(ctx context.Context, vm, dest string, o MigrateOptions) ([]migrate.Check, error) {
+	const op = "migrate"
+	m := &move{h: h, o: o}
 	defer m.close()
-	if err := m.prepare(ctx, vm, dest); err != nil {
-		return nil, failed("migrate", vm, err)
+	// That it does not run is an answer as others are.
+	if err := m.prepare(ctx, vm, dest); err != nil && !errors.Is(err, domain.ErrNotRunning) {
+		return nil, failed(op, vm, err)
 	}
 	give := m.giveSecret()
-	if err := give.do(ctx); err != nil {
-		return nil, failed("migrate", vm, err)
+	if o.Fix { // it changes the machine, perhaps
+		t := h.onMachine(&m.session, op, m.vm)
+		t.steps = steps(give, step{name: "check", detail: m.verdict, do: m.check})
+		err := h.perform(ctx, t)
+		return m.report.Checks, err
 	}
-	err := failed("migrate", vm, m.check(ctx))
+	if err := give.do(ctx); err != nil {
+		return nil, failed(op, vm, err)
+	}
+	err := failed(op, vm, m.check(ctx))
 	for _, a := range give.back {
 		if undo := h.act(context.WithoutCancel(ctx), &m.session, a); err == nil {
 			err = undo
@@ -34,53 +51,111 @@ func (h *Host) CheckMigration(ctx context.Context, vm, dest string) ([]migrate.C
 }
 
 // giveSecret sets the destination's secret. It stays if the machine may be there.
+// That it cannot be set is an answer of the preflight, if there is to be one.
 func (m *move) giveSecret() step {
-	return m.h.secretStep(m.dest(), m.uri, &m.secret)
+	s := m.h.secretStep(m.dest(), m.uri, &m.secret)
+	if m.o.Fix {
+		s.back = nil
+	}
+	if m.o.NoCheck {
+		return s
+	}
+	set, detail := s.do, s.detail
+	s.detail = func() string {
+		if m.given.Err != nil {
+			return m.secret.Usage + " refused"
+		}
+		return detail()
+	}
+	s.do = func(ctx context.Context) error {
+		err := set(ctx)
+		m.given = migrate.Check{Name: "secret", OK: err == nil, Err: err, Detail: detail()}
+		if err == nil || timedOut(err) || ctx.Err() != nil {
+			return err
+		}
+		m.given.Detail = err.Error()
+		m.given.Cure = fmt.Sprintf("on %s:  virsh secret-undefine %s, if no other cluster's machines need it", m.there.Hostname, m.secret.UUID)
+		return nil
+	}
+	return s
+}
+
+// checkStep asks before a migration, and tells what it has to warn of.
+func (m *move) checkStep() step {
+	return step{name: "check", detail: m.verdict, do: func(ctx context.Context) error {
+		err := m.check(ctx)
+		for _, c := range m.report.Checks {
+			if c.Warning {
+				m.h.emit(Event{Kind: Warning, Op: "migrate", Object: m.vm.Name, Detail: c.Detail})
+			}
+		}
+		return err
+	}}
 }
 
 func (m *move) check(ctx context.Context) error {
-	probe, err := m.probe(ctx)
+	rewrite, err := m.rewrite(ctx)
 	if err != nil {
 		return err
 	}
-	m.report, err = migrate.Preflight(ctx, migrate.Plan{
-		VM: m.vm.UUID, Source: m.conn, Dest: m.to, Probe: probe, Timeout: m.h.cfg.Timeout,
-	})
+	p := migrate.Plan{
+		VM: m.vm.UUID, Source: m.conn, Dest: m.to, DestURI: m.uri, From: m.here, To: m.there,
+		TLS: m.o.TLS, Fix: m.o.Fix, Secret: &m.given, Rewrite: rewrite,
+		Clients: m.clients, FSID: m.cluster.FSID(), Timeout: m.h.cfg.Timeout,
+	}
+	if conf := m.cluster.Conf(); conf != disk.DefaultConf {
+		p.Conf = conf
+	}
+	m.report, err = migrate.Preflight(ctx, p)
+	for _, done := range m.report.Fixed {
+		m.h.emit(Event{Kind: Note, Op: "migrate", Object: m.vm.Name, Step: "fix", Detail: done})
+	}
 	return err
 }
 
-// probe is a disk for the destination to open: the snapshot that the machine's
-// first disk was cloned from, which is never written to; or the disk itself,
-// which a paused QEMU does not write to either.
-func (m *move) probe(ctx context.Context) (*domain.Disk, error) {
-	for _, has := range m.vm.Disks {
-		if has.Pool == "" {
-			continue
-		}
-		n := disk.Name{Pool: has.Pool, Image: has.Image}
-		from, err := m.cluster.Parent(ctx, n)
-		if err != nil {
-			return nil, err
-		}
-		if from.Image != "" {
-			n = from
-		}
-		d, err := m.h.rbdDisk(ctx, m.cluster, n, m.secret.UUID)
-		d.Snapshot = n.Snap
-		return &d, err
-	}
-	return nil, nil
+// rewrite changes the machine's XML for the destination, with the monitors of now.
+func (m *move) rewrite(ctx context.Context) (func(string) (string, bool, error), error) {
+	monitors, err := m.cluster.Monitors(ctx)
+	return func(xml string) (string, bool, error) {
+		return domain.Rewrite(xml, monitors, m.cluster.Conf(), m.secret.UUID)
+	}, err
 }
 
+// clients lists who has an image open.
+func (m *move) clients(ctx context.Context, image string) ([]string, error) {
+	n, err := disk.ParseName(image, "")
+	if err != nil {
+		return nil, err
+	}
+	all, err := m.cluster.Watchers(ctx, n)
+	var clients []string
+	for _, w := range all {
+		clients = append(clients, w.Client)
+	}
+	return clients, err
+}
+
+// verdict counts the answers: a warning is no obstacle.
 func (m *move) verdict() string {
 	if len(m.report.Checks) == 0 {
 		return m.result.To
 	}
-	fit := 0
+	fit, warnings := 0, 0
 	for _, c := range m.report.Checks {
-		if c.OK {
+		switch {
+		case c.Warning:
+			warnings++
+			fallthrough
+		case c.OK:
 			fit++
 		}
 	}
-	return fmt.Sprintf("%s: %d of %d fit", m.result.To, fit, len(m.report.Checks))
+	s := fmt.Sprintf("%s: %d of %d fit", m.result.To, fit, len(m.report.Checks))
+	switch warnings {
+	case 0:
+		return s
+	case 1:
+		return s + ", 1 warning"
+	}
+	return fmt.Sprintf("%s, %d warnings", s, warnings)
 }

@@ -151,7 +151,7 @@ func TestCheckMigration(t *testing.T) {
 	h := open(t, 0)
 	vm := guest(t, h)
 	was := stateNow(t)
-	checks, err := h.CheckMigration(t.Context(), vm.Name, testLab.Hosts[1].URI)
+	checks, err := h.CheckMigration(t.Context(), vm.Name, testLab.Hosts[1].URI, MigrateOptions{})
 	must(t, err)
 	for _, c := range checks {
 		if !c.OK {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,6 +123,8 @@ func RemoteURI(base, dest string) (string, error) {
 type Node struct {
 	Hostname string
 	UUID     string
+	CPU      string // its model, as libvirt knows it
+	Features string // what the CPU has besides
 }
 
 // DescribeNode asks a connection's host who it is.
@@ -142,5 +145,14 @@ func describeNode(conn *libvirt.Connect) (Node, error) {
 	if err := caps.Unmarshal(text); err != nil {
 		return Node{}, wrap("read capabilities of", name, err)
 	}
-	return Node{Hostname: name, UUID: caps.Host.UUID}, nil
+	n := Node{Hostname: name, UUID: caps.Host.UUID}
+	if cpu := caps.Host.CPU; cpu != nil {
+		var features []string
+		for _, f := range cpu.FeatureFlags {
+			features = append(features, f.Name)
+		}
+		slices.Sort(features)
+		n.CPU, n.Features = cpu.Model, strings.Join(features, " ")
+	}
+	return n, nil
 }

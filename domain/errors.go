@@ -22,6 +22,7 @@ var (
 	ErrTimeout     = errors.New("timed out")
 	ErrUnreachable = errors.New("cannot be reached")
 	ErrNoSlot      = errors.New("has no free slot")
+	ErrImmovable   = errors.New("libvirt would not move it")
 )
 
 // Error says what was being done to which domain and why it failed.

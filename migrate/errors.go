@@ -40,8 +40,11 @@ func (e *CheckError) Error() string {
 	for _, c := range e.Failed {
 		why = append(why, c.Detail)
 	}
-	return e.Dest + " is not fit: " + strings.Join(why, "; ")
+	return e.Short() + ": " + strings.Join(why, "; ")
 }
+
+// Short is the error without what failed.
+func (e *CheckError) Short() string { return e.Dest + " is not fit" }
 
 // Unwrap makes the errors of the failed checks match.
 func (e *CheckError) Unwrap() []error {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vmdisk/vmdisk/domain"
@@ -14,87 +15,94 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// Check is one question of the preflight and its answer.
-type Check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail"`
-	Err    error  `json:"-"` // nil if OK; matches a sentinel of this package or of domain
-}
-
 // Plan is a machine that is to move.
 type Plan struct {
-	VM     string
-	Source *libvirt.Connect
-	Dest   *libvirt.Connect
-	// Probe is a disk of the machine's cluster, as the destination would open
-	// it. Nil leaves the question whether it can unasked.
-	Probe *domain.Disk
-	// Timeout is how long the destination may take to open the probe; 0 is 20 s.
+	VM       string // UUID
+	Source   *libvirt.Connect
+	Dest     *libvirt.Connect
+	DestURI  string // as the source host reaches the destination
+	From, To domain.Node
+
+	// Offline is a machine that is shut off: what only matters to a running one is
+	// not asked.
+	Offline bool
+	// TLS has the memory encrypted on its way.
+	TLS bool
+	// Fix does the cures that vmdisk can do, and asks again. What it made stays.
+	Fix bool
+	// Secret is what the destination's libvirt secret came to, which is set before the
+	// preflight because the disks cannot be opened without; nil leaves it out.
+	Secret *Check
+	// Rewrite changes the machine's XML for the destination, as [Move.Rewrite].
+	Rewrite func(xml string) (string, bool, error)
+	// Clients lists who has an image open for writing, POOL/IMAGE, as the cluster FSID
+	// says, whose disks name the ceph.conf Conf, or none if that is "". Nil leaves
+	// unasked whether the destination opens the images of that cluster.
+	Clients    func(ctx context.Context, image string) ([]string, error)
+	FSID, Conf string
+	// Timeout is how long the destination may take to open the disks, or to answer the
+	// source; 0 is 20 s.
 	Timeout time.Duration
 }
 
 const probeTimeout = 20 * time.Second
 
+func (p Plan) limit() time.Duration {
+	if p.Timeout == 0 {
+		return probeTimeout
+	}
+	return p.Timeout
+}
+
 // Report is what a preflight found. Wait for it before the destination's
 // connection is closed.
 type Report struct {
 	Checks []Check
-	ended  <-chan error // the probe, or nil
+	Fixed  []string // what Plan.Fix has done
+	ended  []<-chan error
 }
 
-// Wait waits until the destination has ended the probe, which one that does not
+// Wait waits until the destination has ended the probes, which one that does not
 // answer any more does not: then it is [domain.ErrTimeout].
 func (r Report) Wait() error {
-	if r.ended == nil {
-		return nil
-	}
-	select {
-	case err := <-r.ended:
-		return err
-	case <-time.After(probeTimeout):
-		return &domain.Error{Op: "end", Object: "the probe", Kind: domain.ErrTimeout}
-	}
-}
-
-// Preflight asks every question, also after one was answered with no. It changes
-// nothing; the probe starts a paused machine on the destination that has only a
-// disk, and ends it again, which Preflight does not wait for.
-//
-// The error is a [*CheckError] if a check failed, or says that the question could
-// not be asked; the Report is valid with either.
-func Preflight(ctx context.Context, p Plan) (Report, error) {
-	var r Report
-	from, err := domain.DescribeNode(ctx, p.Source)
-	if err != nil {
-		return r, err
-	}
-	to, err := domain.DescribeNode(ctx, p.Dest)
-	if err != nil {
-		return r, err
-	}
-	info, err := domain.Find(ctx, p.Source, p.VM)
-	if err != nil {
-		return r, err
-	}
-	xml, err := liveXML(p.Source, info.UUID)
-	if err != nil {
-		return r, err
-	}
-	r.Checks = []Check{checkRunning(info), checkHosts(from, to)}
-	if r.Checks[1].OK {
-		r.Checks = append(r.Checks,
-			checkName(ctx, p.Dest, to, info),
-			checkDisks(info),
-			checkMachine(p.Dest, to, xml),
-			checkCPU(p.Dest, to, xml))
-		if p.Probe != nil {
-			var ceph Check
-			ceph, r.ended = checkCeph(ctx, p, to, xml)
-			r.Checks = append(r.Checks, ceph)
+	late := time.After(probeTimeout)
+	var errs []error
+	for _, ended := range r.ended {
+		select {
+		case err := <-ended:
+			errs = append(errs, err)
+		case <-late:
+			return &domain.Error{Op: "end", Object: "the probe", Kind: domain.ErrTimeout}
 		}
 	}
-	failed := &CheckError{Dest: to.Hostname}
+	return errors.Join(errs...)
+}
+
+// Preflight asks every question, also after one was answered with no. Without
+// Plan.Fix it changes nothing: the probe starts a paused machine on the destination
+// that has only the machine's disks, and ends it again, which Preflight does not wait
+// for. What it asks on different connections it asks at once.
+//
+// The error is a [*CheckError] if a check failed, or says that the questions could
+// not be asked; the Report is valid with either.
+func Preflight(ctx context.Context, p Plan) (Report, error) {
+	r, err := p.ask(ctx)
+	if err == nil && p.Fix {
+		if fixed, failed := mend(ctx, r.Checks); len(fixed)+len(failed) > 0 {
+			before := r.ended
+			r, err = p.ask(ctx)
+			r.Fixed, r.ended = fixed, append(r.ended, before...)
+			for i := range r.Checks {
+				if why, ok := failed[r.Checks[i].Name]; ok && !r.Checks[i].OK {
+					r.Checks[i].Detail += "; it could not be fixed: " + domain.Message(why)
+				}
+			}
+		}
+	}
+	if err != nil {
+		return r, err
+	}
+	failed := &CheckError{Dest: p.To.Hostname}
 	for _, c := range r.Checks {
 		if !c.OK {
 			failed.Failed = append(failed.Failed, c)
@@ -106,133 +114,109 @@ func Preflight(ctx context.Context, p Plan) (Report, error) {
 	return r, ctx.Err()
 }
 
-func pass(name, format string, args ...any) Check {
-	return Check{Name: name, OK: true, Detail: fmt.Sprintf(format, args...)}
-}
-
-func fail(name string, kind error, format string, args ...any) Check {
-	return Check{Name: name, Detail: fmt.Sprintf(format, args...), Err: kind}
-}
-
-// liveXML is the running machine, as it would be sent to the destination.
-func liveXML(conn *libvirt.Connect, uuid string) (*libvirtxml.Domain, error) {
-	d, err := conn.LookupDomainByUUIDString(uuid)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Free()
-	text, err := d.GetXMLDesc(libvirt.DOMAIN_XML_MIGRATABLE)
-	if err != nil {
-		return nil, err
-	}
-	xml := &libvirtxml.Domain{}
-	return xml, xml.Unmarshal(text)
-}
-
-func checkRunning(info domain.Info) Check {
-	if !info.Running {
-		return fail("running", domain.ErrNotRunning, "%s is %s, there is no memory to move", info.Name, info.State)
-	}
-	return pass("running", "%s is %s", info.Name, info.State)
-}
-
-func checkHosts(from, to domain.Node) Check {
-	const name = "other host"
-	switch {
-	case from.UUID == to.UUID:
-		return fail(name, ErrSameHost, "%s and %s are the same host (UUID %s)", from.Hostname, to.Hostname, to.UUID)
-	case from.Hostname == to.Hostname:
-		return fail(name, ErrSameHost, "source and destination are both named %s, which libvirt takes for one host", to.Hostname)
-	}
-	return pass(name, "%s to %s", from.Hostname, to.Hostname)
-}
-
-// checkName looks for another machine of this name or UUID. One with both that
-// is shut off is what a migration without UNDEFINE_SOURCE leaves; libvirt
-// replaces it.
-func checkName(ctx context.Context, dest *libvirt.Connect, to domain.Node, info domain.Info) Check {
-	const name = "name is free"
-	for _, key := range []string{info.Name, info.UUID} {
-		has, err := domain.Find(ctx, dest, key)
-		switch {
-		case errors.Is(err, domain.ErrNotFound):
+// mend does the cures that vmdisk can do.
+func mend(ctx context.Context, checks []Check) (fixed []string, failed map[string]error) {
+	failed = map[string]error{}
+	for _, c := range checks {
+		if c.OK || c.mend == nil {
 			continue
-		case err != nil:
-			return fail(name, err, "%s: %v", to.Hostname, err)
-		case has.UUID != info.UUID || has.Name != info.Name:
-			return fail(name, domain.ErrExists, "%s has another VM %s (%s)", to.Hostname, has.Name, has.UUID)
-		case has.Running:
-			return fail(name, domain.ErrExists, "%s runs on %s too", has.Name, to.Hostname)
+		}
+		if err := c.mend(ctx); err != nil {
+			failed[c.Name] = err
+		} else {
+			fixed = append(fixed, c.done)
 		}
 	}
-	return pass(name, "no other %s on %s", info.Name, to.Hostname)
+	return fixed, failed
 }
 
-// checkDisks refuses what only the source can read, and a cache that could hold
-// writes back from the destination.
-func checkDisks(info domain.Info) Check {
-	const name = "disks"
-	for _, d := range info.Disks {
-		if d.Pool == "" && d.Source != "" {
-			return fail(name, ErrUnsafe, "%s is %s and not in Ceph", d.Target, d.Source)
-		}
-		if d.Cache == "unsafe" {
-			return fail(name, ErrUnsafe, "%s has cache=unsafe, which ignores flushes", d.Target)
-		}
-	}
-	return pass(name, "all in Ceph")
+// inquiry is a plan with what is known of the machine when the questions are asked.
+type inquiry struct {
+	Plan
+	info domain.Info
+	xml  *libvirtxml.Domain // as the destination would get it
+	hw   domain.Hardware
+	// What the source says of itself and of the machine.
+	versions domain.Versions
+	memory   int64 // bytes
+	// noEmulator is why the destination does not have the machine's emulator.
+	noEmulator error
 }
 
-func checkMachine(dest *libvirt.Connect, to domain.Node, xml *libvirtxml.Domain) Check {
-	const name = "machine type"
-	if xml.OS == nil || xml.OS.Type == nil {
-		return pass(name, "any")
-	}
-	arch, machine := xml.OS.Type.Arch, xml.OS.Type.Machine
-	if _, err := dest.GetDomainCapabilities("", arch, machine, xml.Type, 0); err != nil {
-		return fail(name, ErrUnfit, "%s has no %s %s for %s: %s", to.Hostname, xml.Type, machine, arch, domain.Message(err))
-	}
-	return pass(name, "%s %s", xml.Type, machine)
-}
-
-// checkCPU compares the guest's CPU with what the destination's hypervisor can
-// give. An emulated CPU without a model of its own is the same everywhere.
-func checkCPU(dest *libvirt.Connect, to domain.Node, xml *libvirtxml.Domain) Check {
-	const name = "CPU"
-	if xml.CPU == nil || xml.CPU.Model == nil {
-		return pass(name, "no model asked for")
-	}
-	text, err := xml.CPU.Marshal()
+// ask asks all questions once. The order of the answers is always the same.
+func (p Plan) ask(ctx context.Context) (r Report, err error) {
+	q, err := p.learn(ctx)
 	if err != nil {
-		return fail(name, ErrUnfit, "%v", err)
+		return r, err
 	}
-	result, err := dest.CompareHypervisorCPU("", xml.OS.Type.Arch, xml.OS.Type.Machine, xml.Type, text, 0)
-	switch {
-	case err != nil:
-		return fail(name, ErrUnfit, "%s cannot give %s: %s", to.Hostname, xml.CPU.Model.Value, domain.Message(err))
-	case result == libvirt.CPU_COMPARE_INCOMPATIBLE:
-		return fail(name, ErrUnfit, "%s cannot give %s", to.Hostname, xml.CPU.Model.Value)
+	hosts := checkHosts(p.From, p.To)
+	if !hosts.OK {
+		r.Checks = []Check{q.checkRunning(), hosts}
+		return r, nil
 	}
-	return pass(name, "%s", xml.CPU.Model.Value)
+	groups := []func(context.Context) []Check{
+		q.askSource,
+		q.askDest,
+		func(context.Context) []Check { return append(q.checkParts(), q.checkCache()...) },
+		func(ctx context.Context) (all []Check) { all, r.ended = q.checkOpens(ctx); return all },
+	}
+	answers := make([][]Check, len(groups))
+	var all sync.WaitGroup
+	for i, ask := range groups {
+		all.Go(func() { answers[i] = ask(ctx) })
+	}
+	all.Wait()
+	for _, some := range answers {
+		r.Checks = append(r.Checks, some...)
+	}
+	r.Checks = append([]Check{q.checkRunning(), hosts, explained(answers[0][0], r.Checks)}, r.Checks[1:]...)
+	for _, c := range r.Checks {
+		if errors.Is(c.Err, domain.ErrTimeout) && (domain.Lost(p.Source) || domain.Lost(p.Dest)) {
+			return r, c.Err // that nobody answers is no answer
+		}
+	}
+	return r, ctx.Err()
 }
 
-// checkCeph has the destination's own QEMU open a disk: that its librbd is
-// there, that its secret is right, and that it reaches monitors and OSDs.
-func checkCeph(ctx context.Context, p Plan, to domain.Node, xml *libvirtxml.Domain) (Check, <-chan error) {
-	const name = "Ceph"
-	limit := p.Timeout
-	if limit == 0 {
-		limit = probeTimeout
+// learn reads the machine, once for all questions.
+func (p Plan) learn(ctx context.Context) (*inquiry, error) {
+	q := &inquiry{Plan: p}
+	var err error
+	if q.info, err = domain.Find(ctx, p.Source, p.VM); err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	image := p.Probe.Pool + "/" + p.Probe.Image
-	ended, err := domain.Probe(ctx, p.Dest, xml.Type, *p.Probe)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return fail(name, domain.ErrTimeout, "QEMU on %s did not get to open %s within %v", to.Hostname, image, limit), ended
-	case err != nil:
-		return fail(name, errors.Join(ErrUnfit, err), "QEMU on %s cannot open %s: %s", to.Hostname, image, domain.Message(err)), ended
+	if q.versions, err = domain.DescribeVersions(ctx, p.Source); err != nil {
+		return nil, err
 	}
-	return pass(name, "QEMU on %s opens %s", to.Hostname, image), ended
+	if q.memory, err = domain.GuestMemory(ctx, p.Source, p.VM); err != nil {
+		return nil, err
+	}
+	text, _, err := domain.MigratableXML(ctx, p.Source, p.VM)
+	if err != nil {
+		return nil, err
+	}
+	if p.Rewrite != nil {
+		if text, _, err = p.Rewrite(text); err != nil {
+			return nil, err
+		}
+	}
+	q.xml = &libvirtxml.Domain{}
+	if err := q.xml.Unmarshal(text); err != nil {
+		return nil, fmt.Errorf("read XML of %s: %w", q.info.Name, err)
+	}
+	q.hw = domain.Hardware{VirtType: q.xml.Type}
+	if q.xml.OS != nil && q.xml.OS.Type != nil {
+		q.hw.Arch, q.hw.Machine = q.xml.OS.Type.Arch, q.xml.OS.Type.Machine
+	}
+	if q.xml.Devices == nil {
+		q.xml.Devices = &libvirtxml.DomainDeviceList{}
+	}
+	q.hw.Emulator = q.xml.Devices.Emulator
+	own := q.hw
+	own.Machine = ""
+	q.noEmulator = domain.Offers(ctx, p.Dest, own)
+	if domain.Lost(p.Dest) {
+		return nil, q.noEmulator
+	}
+	return q, nil
 }

@@ -132,6 +132,7 @@ func printOne(w io.Writer, err error) {
 	if errors.Is(err, context.Canceled) {
 		message = strings.Replace(message, context.Canceled.Error(), "cancelled", 1)
 	}
+	message, answers := unfit(err, message)
 	var d *disk.Error
 	var holders []string
 	if errors.As(err, &d) && len(d.Holders) > 0 {
@@ -139,7 +140,7 @@ func printOne(w io.Writer, err error) {
 		message = strings.TrimSuffix(message, " ("+strings.Join(holders, "; ")+")")
 	}
 	fmt.Fprintf(w, "vmdisk: %s\n", message)
-	for _, h := range holders {
+	for _, h := range append(holders, answers...) {
 		fmt.Fprintf(w, "  %s\n", h)
 	}
 	if workflow == nil {

@@ -20,6 +20,7 @@ func migrateCommand() *cli.Command {
 			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine"},
 			&cli.BoolFlag{Name: "no-check", Usage: "do not ask"},
 			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure the machine first, which takes a second"},
+			&cli.BoolFlag{Name: "fix", Usage: "cure what can be cured: networks missing there, media in drives"},
 		},
 		Action: onHost(runMigrate),
 	}
@@ -30,13 +31,14 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err != nil {
 		return err
 	}
-	if c.Bool("check") && c.Bool("no-check") {
-		return usagef("--check and --no-check exclude each other")
+	if c.Bool("no-check") && (c.Bool("check") || c.Bool("fix")) {
+		return usagef("--no-check excludes --check and --fix")
 	}
+	o := vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast"), Fix: c.Bool("fix")}
 	if c.Bool("check") {
-		return runCheck(ctx, c, h, args[0], args[1])
+		return runCheck(ctx, c, h, args[0], args[1], o)
 	}
-	m, err := h.Migrate(ctx, args[0], args[1], vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast")})
+	m, err := h.Migrate(ctx, args[0], args[1], o)
 	if err != nil {
 		return err
 	}

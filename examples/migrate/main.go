@@ -46,7 +46,7 @@ func run(ctx context.Context, name, dest string) (err error) {
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
 
-	checks, err := host.CheckMigration(ctx, name, dest)
+	checks, err := host.CheckMigration(ctx, name, dest, vmdisk.MigrateOptions{})
 	if err != nil {
 		return err
 	}
