@@ -30,17 +30,23 @@ type Host struct {
 	Addr string
 	// URI is its libvirt connection URI.
 	URI string
+	// TLSURI is the same over TLS. It is good on the other hosts too, as a
+	// migration's destination: each client shows a certificate of its own.
+	TLSURI string
 	// Dir is its folder in the lab: etc, lib, cache and log are mounted over
 	// /etc/libvirt, /var/lib/libvirt and so on, and can be read and written from
-	// outside, such as etc/libvirt/hooks/qemu.
+	// outside, such as etc/libvirt/hooks/qemu. In pki are its certificates and keys,
+	// as libvirt names them (cacert.pem, servercert.pem, clientcert.pem, serverkey.pem,
+	// clientkey.pem) and, for migrations, as QEMU does (ca-cert.pem and so on).
 	Dir string
 	// Conf is the ceph.conf that processes on this host see at Lab.Conf. Write it
 	// in place (it is a mount point) to give one host faults of its own.
 	Conf string
 
-	lab   *Lab
-	index int
-	port  int
+	lab     *Lab
+	index   int
+	port    int
+	tlsPort int
 }
 
 func newHost(l *Lab, index int) *Host {
@@ -57,10 +63,12 @@ func newHost(l *Lab, index int) *Host {
 	return h
 }
 
-// place gives the host its port, which is known once the lab has its ports.
+// place gives the host its ports, which are known once the lab has its own.
 func (h *Host) place() {
 	h.port = h.lab.state.BasePort + portLibvirt + h.index
+	h.tlsPort = h.lab.state.BasePort + portTLS + h.index
 	h.URI = fmt.Sprintf("qemu+tcp://%s:%d/system", h.Addr, h.port)
+	h.TLSURI = fmt.Sprintf("qemu+tls://%s:%d/system?pkipath=%s", h.Addr, h.tlsPort, h.lab.pki())
 }
 
 func (h *Host) part(name string) string { return h.Name + "/" + name }
@@ -127,7 +135,7 @@ func (h *Host) writeFiles() error {
 func (h *Host) holder(guard *os.File) daemon {
 	d := daemon{
 		part:  h.part("holder"),
-		argv:  []string{"sh", "-c", hostScript, "host", h.Dir, h.Name, h.lab.FSID, h.lab.Conf},
+		argv:  []string{"sh", "-c", hostScript, "host", h.Dir, h.Name, h.lab.FSID, h.lab.Conf, h.lab.pki()},
 		out:   filepath.Join(h.Dir, "log", "holder.out"),
 		clone: syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS,
 	}

@@ -1,7 +1,7 @@
 # Makes a libvirt host out of the namespaces that this shell is alone in, and
 # then keeps them alive: whoever kills this process last, ends the host.
 # $1 the host's folder, $2 its name, $3 the lab's identity, $4 the path of
-# ceph.conf.
+# ceph.conf, $5 that of the certificates of libvirt's clients.
 set -e
 echo "$2" > /proc/sys/kernel/hostname
 mount --make-rprivate /
@@ -13,6 +13,7 @@ mount --bind "$1/lib/libvirt" /var/lib/libvirt
 mount --bind "$1/cache/libvirt" /var/cache/libvirt
 mount --bind "$1/log/libvirt" /var/log/libvirt
 mount --bind "$1/ceph.conf" "$4"
+mount --bind "$1/pki" "$5"
 
 # A mount point can be neither renamed nor removed: virtlogd would rotate
 # /dev/null away, for the whole machine, if a guest's log were that.

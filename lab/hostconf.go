@@ -5,6 +5,7 @@ package lab
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 )
 
@@ -22,20 +23,25 @@ func (l *Lab) hostsFile() string {
 }
 
 // libvirtdConf has libvirtd listen without authentication: on a loopback
-// address only, on a throw-away host.
+// address only, on a throw-away host. Over TLS it takes the lab's certificates
+// and no others.
 func (h *Host) libvirtdConf() string {
 	return fmt.Sprintf(`listen_tcp = 1
-listen_tls = 0
+listen_tls = 1
 tcp_port = "%d"
+tls_port = "%d"
 listen_addr = "%s"
 auth_tcp = "none"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 unix_sock_group = "root"
 host_uuid = "%s"
+ca_file = "%[5]s/cacert.pem"
+cert_file = "%[5]s/servercert.pem"
+key_file = "%[5]s/serverkey.pem"
 max_clients = 1000
 log_outputs = "2:file:/var/log/libvirt/libvirtd.log"
-`, h.port, h.Addr, newUUID())
+`, h.port, h.tlsPort, h.Addr, newUUID(), filepath.Join(h.Dir, "pki"))
 }
 
 // qemuConf runs QEMU as root, with nothing between it and the machine: no
@@ -54,10 +60,12 @@ max_core = 0
 dump_guest_core = 0
 migration_address = "%s"
 migration_host = "%s"
+migrate_tls_x509_cert_dir = "%s"
+migrate_tls_x509_verify = 1
 migration_port_min = %d
 migration_port_max = %d
 vnc_listen = "127.0.0.1"
 remote_display_port_min = %d
 remote_display_port_max = %d
-`, h.Addr, h.Name, migration, migration+portsMigration-1, display, display+portsDisplay-1)
+`, h.Addr, h.Name, filepath.Join(h.Dir, "pki"), migration, migration+portsMigration-1, display, display+portsDisplay-1)
 }

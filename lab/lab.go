@@ -177,6 +177,9 @@ func build(ctx context.Context, o Options, made bool) (l *Lab, err error) {
 	if err := l.writeCephConf(); err != nil {
 		return l, err
 	}
+	if err := l.writeCertificates(); err != nil {
+		return l, err
+	}
 	if err := l.assemble(ctx, guard); err != nil {
 		return l, err
 	}

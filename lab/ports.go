@@ -19,7 +19,8 @@ const (
 	portMonV2     = 1
 	portMonV1     = 2
 	portLibvirt   = 3
-	portMigration = portLibvirt + maxHosts
+	portTLS       = portLibvirt + maxHosts
+	portMigration = portTLS + maxHosts
 	portDisplay   = portMigration + maxHosts*portsMigration
 	portCeph      = portDisplay + maxHosts*portsDisplay
 

@@ -29,7 +29,7 @@ const (
 
 // owned are the entries of a lab's directory, besides those of its hosts. Nothing
 // else in it is removed.
-var owned = []string{"ceph", "guest.raw", stateName + ".new", stateName}
+var owned = []string{"ceph", "guest.raw", "pki", stateName + ".new", stateName}
 
 // state is what a lab's parts are, and whose processes they are.
 type state struct {
