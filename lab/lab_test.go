@@ -171,7 +171,7 @@ func TestLab(t *testing.T) {
 	t.Run("mon frozen and thawed", func(t *testing.T) { monThaws(t, l) })
 	t.Run("guest outlives libvirtd", func(t *testing.T) { guestOutlivesLibvirtd(t, l.Hosts[0]) })
 	t.Run("guest is frozen by its agent", func(t *testing.T) { agentFreezes(t, l.Hosts[1]) })
-	t.Run("host loses power", func(t *testing.T) { hostLosesPower(t, l.Hosts[1]) })
+	t.Run("guest travels", func(t *testing.T) { guestTravels(t, l) })
 	t.Run("healthy in the end", func(t *testing.T) {
 		must(t, l.healthOK(deadline(t)))
 		must(t, l.sick(t.Context()))
