@@ -243,6 +243,7 @@ func (c sleeper) runs(t *testing.T, until string) (cmd *exec.Cmd, says *bufio.Sc
 // which knows of no fence, is not asked.
 func TestStaleHolder(t *testing.T) {
 	unfenced(t)
+	forgetsSoon(t)
 	h := open(t, 0)
 	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, NoStart: true})
 	cmd, says := sleeper{Do: "start, and sleep in it", VM: vm.UUID}.runs(t, "asleep")

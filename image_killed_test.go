@@ -81,6 +81,7 @@ func TestCloneKilledAtAnyMoment(t *testing.T) { killedAtAnyMoment(t, 0, 12) }
 // killedAtAnyMoment kills so many imports and clones. No object is left of them.
 func killedAtAnyMoment(t *testing.T, ofImports, ofClones int) {
 	t.Helper()
+	forgetsSoon(t)
 	h := open(t, 0)
 	file := filepath.Join(t.TempDir(), "random.raw")
 	data := make([]byte, 16<<20)
