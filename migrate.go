@@ -3,6 +3,7 @@
 package vmdisk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/migrate"
 	"github.com/vmdisk/vmdisk/secret"
+	"golang.org/x/sync/errgroup"
 	"libvirt.org/go/libvirt"
 )
 
@@ -115,29 +117,58 @@ func (h *Host) startLost(ctx context.Context, vm domain.Info, lost error) error 
 	return e
 }
 
+// prepare opens the connections, side by side, and finds the machine.
 func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.uri, err = domain.RemoteURI(m.h.cfg.URI, dest); err != nil {
+		return err
+	}
+	var (
+		from, to    domain.Node
+		ceph, there errgroup.Group
+	)
+	ceph.Go(func() error {
+		_, err := m.h.Cluster(ctx)
+		return err
+	})
+	there.Go(func() (err error) {
+		if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err == nil {
+			to, err = domain.DescribeNode(ctx, m.to)
+		}
+		return err
+	})
+	hereErr := m.source(ctx, vm, &from)
+	cephErr, thereErr := ceph.Wait(), there.Wait()
+	if err := cmp.Or(cephErr, hereErr); err != nil {
 		return err
 	}
 	if m.vm, err = m.session.find(ctx, m.h, vm); err != nil {
 		return err
 	}
-	if m.from, err = domain.RemoteAddress(m.conn); err != nil {
+	if thereErr != nil {
+		return thereErr
+	}
+	if err := m.meet(from, to); err != nil {
 		return err
 	}
-	if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err != nil {
+	return m.find(ctx)
+}
+
+// source opens the connections to where the machine is, and begins to measure it.
+func (m *move) source(ctx context.Context, vm string, node *domain.Node) (err error) {
+	if err = m.openHost(ctx, m.h); err != nil {
+		return err
+	}
+	if m.from, err = domain.RemoteAddress(m.conn); err != nil {
 		return err
 	}
 	if m.watch, err = domain.Another(ctx, m.conn, m.h.patience()); err != nil {
 		return err
 	}
-	if !m.o.NoForecast && m.vm.Running {
-		m.sight = m.look(ctx)
+	if !m.o.NoForecast {
+		m.sight = m.look(ctx, vm)
 	}
-	if err := m.meet(ctx); err != nil {
-		return err
-	}
-	return m.find(ctx)
+	*node, err = domain.DescribeNode(ctx, m.conn)
+	return err
 }
 
 // find refuses a machine that does not run, and a destination that may still have
@@ -199,17 +230,9 @@ func (m *move) close() {
 	m.end()
 }
 
-// meet learns the hosts' names and refuses a destination that is the source,
-// with or without a preflight, before it gets a secret.
-func (m *move) meet(ctx context.Context) error {
-	from, err := domain.DescribeNode(ctx, m.conn)
-	if err != nil {
-		return err
-	}
-	to, err := domain.DescribeNode(ctx, m.to)
-	if err != nil {
-		return err
-	}
+// meet refuses a destination that is the source, with or without a preflight, before it
+// gets a secret.
+func (m *move) meet(from, to domain.Node) error {
 	if from.UUID == to.UUID {
 		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, to.Hostname, migrate.ErrSameHost)
 	}
@@ -239,13 +262,13 @@ func (m *move) copy(ctx context.Context) error {
 	return err
 }
 
-// record notes where the machine is now, and on its volumes, and what the way there is
-// like, which is not worth a failure.
+// record notes where the machine is now, and on its volumes; and what the way there is
+// like, which is not worth a failure: the next forecast does without.
 func (m *move) record(ctx context.Context) error {
+	var beside errgroup.Group
+	beside.Go(func() error { return m.remember(ctx) })
 	err := m.h.moved(ctx, m.dest(), m.vm.UUID)
-	if err == nil {
-		_ = m.remember(ctx) // the next forecast does without
-	}
+	_ = beside.Wait()
 	return err
 }
 

@@ -22,12 +22,12 @@ type sighting struct {
 }
 
 // look begins to measure the guest.
-func (m *move) look(ctx context.Context) *sighting {
+func (m *move) look(ctx context.Context, vm string) *sighting {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &sighting{done: make(chan struct{}), stop: cancel}
 	go func() {
 		defer close(s.done)
-		s.load, s.err = domain.MeasureLoad(ctx, m.watch, m.vm.Name)
+		s.load, s.err = domain.MeasureLoad(ctx, m.watch, vm)
 	}()
 	return s
 }

@@ -22,12 +22,13 @@ func JobStats(ctx context.Context, conn *libvirt.Connect, vm string) (*libvirt.D
 	})
 }
 
-// LastJobStats says what the last thing took that libvirt was at.
+// LastJobStats says what the last thing took that libvirt was at. Who asks next gets the
+// same answer.
 //
-// Similar to: virsh domjobinfo --completed.
+// Similar to: virsh domjobinfo --completed --keep-completed.
 func LastJobStats(ctx context.Context, conn *libvirt.Connect, vm string) (*libvirt.DomainJobInfo, error) {
 	return read(ctx, conn, vm, func(d *libvirt.Domain) (*libvirt.DomainJobInfo, error) {
-		stats, err := d.GetJobStats(libvirt.DOMAIN_JOB_STATS_COMPLETED)
+		stats, err := d.GetJobStats(libvirt.DOMAIN_JOB_STATS_COMPLETED | libvirt.DOMAIN_JOB_STATS_KEEP_COMPLETED)
 		return stats, wrap("inspect", vm, err)
 	})
 }
