@@ -69,8 +69,8 @@ type Cluster struct {
 	presence presence
 
 	workMu sync.Mutex
-	work   map[string]bool // IDs of the operations that this process works on
-	also   []string        // see Accompany
+	work   map[string]func(by Process) // what this process works on, by ID, and how it is stopped
+	also   []string                    // see Accompany
 }
 
 // Open connects to Ceph. It blocks until the cluster answers, at most as long

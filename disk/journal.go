@@ -48,6 +48,9 @@ type Operation struct {
 	Started time.Time       `json:"started"`
 	// Abandoned is one whose process lives and has given up: anybody may go on.
 	Abandoned bool `json:"abandoned,omitempty"`
+	// Stop is called if another process asks this one to stop, see [Cluster.AskToStop],
+	// any number of times; it must not block. Nil is not to be stopped.
+	Stop func(by Process) `json:"-"`
 
 	stored []byte
 }
@@ -298,9 +301,9 @@ func (c *Cluster) remember(o *Operation) {
 	c.workMu.Lock()
 	defer c.workMu.Unlock()
 	if c.work == nil {
-		c.work = map[string]bool{}
+		c.work = map[string]func(Process){}
 	}
-	c.work[o.ID] = true
+	c.work[o.ID] = o.Stop
 }
 
 func (c *Cluster) forget(o *Operation) {

@@ -43,12 +43,13 @@ type presence struct {
 
 // watch is a watch and what it needs.
 type watch struct {
-	io   *rados.IOContext
-	work func() []string
-	mu   sync.Mutex
-	w    *rados.Watcher
-	stop chan struct{}
-	done sync.WaitGroup
+	io    *rados.IOContext
+	work  func() []string
+	asked func(notice []byte) // by who has something to say besides
+	mu    sync.Mutex
+	w     *rados.Watcher
+	stop  chan struct{}
+	done  sync.WaitGroup
 }
 
 // show makes this process present in a pool until the Cluster is closed.
@@ -66,7 +67,7 @@ func (c *Cluster) show(pool string) error {
 		io.Destroy()
 		return c.explainCaps(pool, wrap("write journal of", "pool "+pool, err))
 	}
-	w := &watch{io: io, work: c.worksOn, stop: make(chan struct{})}
+	w := &watch{io: io, work: c.worksOn, asked: c.asked, stop: make(chan struct{})}
 	if err := w.begin(); err != nil {
 		io.Destroy()
 		return c.explainCaps(pool, wrap("watch journal of", "pool "+pool, err))
@@ -103,6 +104,7 @@ func (w *watch) serve(events <-chan rados.NotifyEvent, lost <-chan error) {
 			if !ok {
 				return
 			}
+			w.asked(e.Data)
 			_ = e.Ack([]byte(strings.Join(w.work(), "\n"))) // who asked sees it or asks again
 		case err := <-lost:
 			if err == nil {
@@ -162,9 +164,14 @@ func (w *watch) forget() {
 // members asks the journal of a pool who is there, by client. One that it does not
 // name is [Gone]. It blocks for two seconds if somebody does not answer.
 func (c *Cluster) members(ctx context.Context, pool string) (map[uint64]member, error) {
+	return c.notify(ctx, pool, nil)
+}
+
+// notify is members, and tells them something.
+func (c *Cluster) notify(ctx context.Context, pool string, notice []byte) (map[uint64]member, error) {
 	found := map[uint64]member{}
 	err := c.pool(ctx, pool, func(io *rados.IOContext) error {
-		acks, silent, err := io.NotifyWithTimeout(journalObject, nil, answerTime)
+		acks, silent, err := io.NotifyWithTimeout(journalObject, notice, answerTime)
 		for _, a := range acks {
 			m := found[uint64(a.NotifierID)] // a watch that was lost and made again may be there twice
 			found[uint64(a.NotifierID)] = member{Present, append(m.work, strings.Split(string(a.Response), "\n")...)}
