@@ -43,6 +43,7 @@ const (
 	actMove         verb = "move"          // Image, a volume of VM, to Host
 	actDefine       verb = "define"        // VM, from its record
 	actStart        verb = "start"         // VM, from its record
+	actRecord       verb = "record"        // VM and its volumes, as they are on Host
 	actSettle       verb = "settle"        // VM, of which it is not known where it is
 	actTrash        verb = "trash"         // Image, to be kept until Until
 	actRestore      verb = "restore"       // Image, in the trash as ID
@@ -201,6 +202,8 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return h.restart(ctx, conn, a.VM)
 		case actSettle:
 			return h.settleMove(ctx, on, conn, a)
+		case actRecord:
+			return h.recordThere(ctx, on.cluster, conn, a)
 		case actDefine:
 			return h.defineRecorded(ctx, on, conn, a)
 		case actStart:

@@ -21,10 +21,11 @@ type Error struct {
 	Step   string   // the step that failed, or "" if none had begun
 	Err    error    // why
 	Left   []string // what was made and could not be undone, by name
+	State  string   // what is so now: "web1 runs on compute1 as before", or ""
 	Next   string   // the command to run next, or ""
 }
 
-// Message says what was being done and why it failed, without Left and Next.
+// Message says what was being done and why it failed, without Left, State and Next.
 func (e *Error) Message() string {
 	what, why := e.Op+" "+e.Object+": ", e.Err.Error()
 	if strings.HasPrefix(why, what) {
@@ -38,6 +39,9 @@ func (e *Error) Error() string {
 	s := e.Message()
 	if len(e.Left) > 0 {
 		s += " (left behind: " + strings.Join(e.Left, "; ") + ")"
+	}
+	if e.State != "" {
+		s += "; " + e.State
 	}
 	return s
 }
@@ -58,11 +62,14 @@ func failed(op, object string, err error) error {
 func next(object string, err error) string {
 	var answers *answersError
 	var behind *behindError
+	var other *otherWay
 	var held *disk.HeldError
 	var byHand *disk.LockError
 	switch {
 	case errors.As(err, &byHand):
 		return fmt.Sprintf("if nobody needs the lock any more:  rbd lock rm %s '%s' %s", byHand.Image, byHand.ID, byHand.Client)
+	case errors.As(err, &other):
+		return other.next()
 	case errors.As(err, &behind):
 		return "on " + behind.host + ":  vmdisk repair " + behind.vm
 	case errors.Is(err, migrate.ErrUnknown):

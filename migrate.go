@@ -20,6 +20,7 @@ import (
 type MigrateOptions struct {
 	NoCheck    bool // skip the preflight
 	NoForecast bool // do not measure the guest for a second and say what is to come
+	Offline    bool // it is off, and only its definition moves
 	Fix        bool // have the preflight cure what it can
 	migrate.Policy
 }
@@ -31,6 +32,9 @@ type Migration struct {
 	To   string
 	// Forecast is what was expected; nil if it was not asked for, or not possible.
 	Forecast *migrate.Forecast
+	// HandedOver is that the source's clients were seen to have let go of all disks: only
+	// the destination's can write.
+	HandedOver bool
 	migrate.Result
 }
 
@@ -48,6 +52,10 @@ type move struct {
 	preflight
 	sight  *sighting // nil if there is to be no forecast
 	moved  bool
+	before uses                                   // who had its disks open before
+	still  []string                               // who of those has them still
+	adapt  func(xml string) (string, bool, error) // its definition, for the destination
+	stop   func(by disk.Process)
 	result Migration
 }
 
@@ -77,15 +85,26 @@ func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (
 	return m.result, err
 }
 
+// run moves it; of an error it says where the machine is.
 func (m *move) run(ctx context.Context, vm, dest string) error {
-	const op = "migrate"
 	defer m.close()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	m.stop = func(by disk.Process) { stop(&abortedError{by}) }
+	return m.explain(ctx, m.travel(ctx, vm, dest))
+}
+
+func (m *move) travel(ctx context.Context, vm, dest string) error {
+	const op = "migrate"
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return failed(op, vm, err)
 	}
 	t := m.h.onMachine(&m.session, op, m.vm)
-	t.check = m.find
+	t.check, t.stop, t.route = m.find, m.stop, m.route()
 	t.steps = func() []step {
+		if m.o.Offline {
+			return m.offline()
+		}
 		steps := []step{m.giveSecret()}
 		if !m.o.NoCheck {
 			steps = append(steps, m.checkStep())
@@ -96,7 +115,7 @@ func (m *move) run(ctx context.Context, vm, dest string) error {
 		settle := []action{m.settle(len(steps[0].back) > 0)}
 		return append(steps,
 			step{name: "copy", detail: func() string { return m.result.To }, do: m.copy, commit: true, on: settle},
-			step{name: "record", detail: says(m.vm.Name), do: m.record, on: settle})
+			step{name: "record", detail: m.handedOver, do: m.record, on: settle})
 	}
 	return m.h.perform(ctx, t)
 }
@@ -164,7 +183,7 @@ func (m *move) source(ctx context.Context, vm string, node *domain.Node) (err er
 	if m.watch, err = domain.Another(ctx, m.conn, m.h.patience()); err != nil {
 		return err
 	}
-	if !m.o.NoForecast {
+	if !m.o.NoForecast && !m.o.Offline {
 		m.sight = m.look(ctx, vm)
 	}
 	*node, err = domain.DescribeNode(ctx, m.conn)
@@ -175,8 +194,8 @@ func (m *move) source(ctx context.Context, vm string, node *domain.Node) (err er
 // what was left of it there.
 func (m *move) find(ctx context.Context) (err error) {
 	m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID)
-	if err == nil && !m.vm.Running {
-		err = &domain.Error{Object: "VM " + m.vm.Name, Kind: domain.ErrNotRunning, Reason: "is " + m.vm.State}
+	if err == nil {
+		err = m.suits()
 	}
 	if err != nil {
 		return err
@@ -242,10 +261,18 @@ func (m *move) meet(from, to domain.Node) error {
 }
 
 func (m *move) copy(ctx context.Context) error {
+	looked := make(chan struct{})
+	go func() {
+		defer close(looked)
+		m.before, _ = m.users(ctx) // then that they were handed over is not known
+	}()
 	rewrite, err := m.rewrite(ctx)
+	m.adapt = rewrite
+	<-looked
 	if err != nil {
 		return err
 	}
+	top := int64(0)
 	again := m.again()
 	m.result.Result, err = migrate.Run(ctx, migrate.Move{
 		VM: m.vm.Name, Source: m.conn, Watch: m.watch, Dest: m.to, DestURI: m.uri,
@@ -253,22 +280,13 @@ func (m *move) copy(ctx context.Context) error {
 		Rewrite: rewrite,
 		Report: func(p migrate.Progress) {
 			again(p)
+			top = max(top, p.Total-p.Remaining) // of what was there once: more to go is no step back
 			m.h.emit(Event{Kind: Progress, Op: "migrate", Object: m.vm.Name, Step: "copy",
 				Detail: "dirty " + disk.FormatSize(p.Dirty) + "/s",
-				Bytes:  p.Total - p.Remaining, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed, Migration: &p})
+				Bytes:  top, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed, Migration: &p})
 		},
 	})
 	m.moved = err == nil || errors.Is(err, migrate.ErrUnknown)
-	return err
-}
-
-// record notes where the machine is now, and on its volumes; and what the way there is
-// like, which is not worth a failure: the next forecast does without.
-func (m *move) record(ctx context.Context) error {
-	var beside errgroup.Group
-	beside.Go(func() error { return m.remember(ctx) })
-	err := m.h.moved(ctx, m.dest(), m.vm.UUID)
-	_ = beside.Wait()
 	return err
 }
 

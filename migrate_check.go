@@ -100,7 +100,7 @@ func (m *move) check(ctx context.Context) error {
 	}
 	p := migrate.Plan{
 		VM: m.vm.UUID, Source: m.conn, Dest: m.to, DestURI: m.uri, From: m.here, To: m.there,
-		TLS: m.o.TLS, Fix: m.o.Fix, Secret: &m.given, Rewrite: rewrite,
+		Offline: m.o.Offline, TLS: m.o.TLS, Fix: m.o.Fix, Secret: &m.given, Rewrite: rewrite,
 		Clients: m.clients, FSID: m.cluster.FSID(), Timeout: m.h.cfg.Timeout,
 	}
 	if conf := m.cluster.Conf(); conf != disk.DefaultConf {

@@ -80,6 +80,24 @@ var machinePairs = []reversible{
 			})
 		}},
 	},
+	{
+		setup: func(t *testing.T, h *Host) fixture {
+			f := offWithVolume(t, h)
+			must(t, attachPair(t.Context(), h, f))
+			t.Cleanup(func() { _ = detachPair(context.WithoutCancel(t.Context()), h, f) })
+			return f
+		},
+		do: workflow{name: "migrate offline", run: func(ctx context.Context, h *Host, f fixture) error {
+			_, err := h.Migrate(ctx, f.VM, testLab.Hosts[1].URI, MigrateOptions{Offline: true})
+			return err
+		}, over: domain.ErrNotFound},
+		undo: workflow{run: func(ctx context.Context, _ *Host, f fixture) error {
+			return on(ctx, 1, func(h *Host) error {
+				_, err := h.Migrate(ctx, f.VM, testLab.Hosts[0].URI, MigrateOptions{Offline: true})
+				return err
+			})
+		}},
+	},
 }
 
 // on works on another host of the lab.

@@ -37,6 +37,10 @@ type task struct {
 	steps func() []step
 	// forward is a removal: interrupted, it is finished and not taken back.
 	forward bool
+	// stop is called if another process asks for it; nil is not to be stopped.
+	stop func(by disk.Process)
+	// route is a migration's.
+	route *route
 }
 
 // onMachine is a task that changes a machine: nobody else does meanwhile, and its
@@ -57,6 +61,7 @@ type plan struct {
 	Begun     int       `json:"begun"`     // so many of them
 	Committed bool      `json:"committed"` // past the point of no return
 	VM        string    `json:"vm,omitempty"`
+	Route     *route    `json:"route,omitempty"`
 }
 
 // planned is a step in a plan.
@@ -114,7 +119,7 @@ type opened struct {
 // lease writes a task into the journal and takes its leases. A holder that is dead
 // is repaired first; one that lives is an error, or waited for.
 func (h *Host) lease(ctx context.Context, t task) (*opened, error) {
-	o := &opened{h: h, on: t.on, plan: plan{VM: t.vm}, unwritten: h.unwritten}
+	o := &opened{h: h, on: t.on, plan: plan{VM: t.vm, Route: t.route}, unwritten: h.unwritten}
 	if o.unwritten {
 		return o, nil
 	}
@@ -124,7 +129,7 @@ func (h *Host) lease(ctx context.Context, t task) (*opened, error) {
 	}
 	told := false
 	for {
-		o.Operation = disk.Operation{Pool: t.pool, Kind: t.op, Object: t.object, Leases: t.leases, Plan: plan}
+		o.Operation = disk.Operation{Pool: t.pool, Kind: t.op, Object: t.object, Leases: t.leases, Plan: plan, Stop: t.stop}
 		o.seen = time.Now().Round(0)
 		err := t.on.cluster.Begin(ctx, &o.Operation)
 		var held *disk.HeldError

@@ -96,6 +96,16 @@ func Redefine(ctx context.Context, conn *libvirt.Connect, vm string, change func
 	})
 }
 
+// Persistent says whether a host keeps a machine that is off, or forgets it.
+//
+// Similar to: virsh dominfo.
+func Persistent(ctx context.Context, conn *libvirt.Connect, vm string) (bool, error) {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (bool, error) {
+		is, err := d.IsPersistent()
+		return is, wrap("inspect", vm, err)
+	})
+}
+
 // Start starts a machine; one that runs already is fine.
 //
 // Similar to: virsh start.

@@ -26,6 +26,8 @@ type Condition struct {
 	Paused  bool   // for whatever reason
 	Job     bool   // libvirt is at something that takes long, as a migration
 	Ended   bool   // it is off because its guest has powered off
+	// Postcopy is a guest that has gone on elsewhere, before all of its memory is there.
+	Postcopy bool
 }
 
 // pauses are virsh's words for why a machine is paused.
@@ -83,6 +85,7 @@ func glance(d *libvirt.Domain, vm string) (c Condition, err error) {
 		c.IOError = why == libvirt.DOMAIN_PAUSED_IOERROR
 		c.Moving = slices.Contains([]libvirt.DomainPausedReason{libvirt.DOMAIN_PAUSED_MIGRATION,
 			libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
+		c.Postcopy = why == libvirt.DOMAIN_PAUSED_POSTCOPY || why == libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED
 	}
 	return c, nil
 }

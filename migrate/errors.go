@@ -22,6 +22,15 @@ var (
 	ErrEnded = fmt.Errorf("its guest has powered off: %w", ErrLost)
 	// ErrStalled is for a move in which nothing moved any more.
 	ErrStalled = errors.New("nothing has moved")
+	// ErrAborted is for a move that somebody else than its caller has aborted.
+	ErrAborted = errors.New("aborted")
+	// ErrRunning is for a machine that is to be moved as one that is off.
+	ErrRunning = errors.New("running")
+	// ErrNone is for a machine that is not being moved.
+	ErrNone = errors.New("no migration is under way")
+	// ErrPostcopy is for a move that cannot be aborted any more: its guest runs on the
+	// destination, and part of its memory is still on the source.
+	ErrPostcopy = errors.New("cannot be aborted in post-copy")
 	// ErrUnknown is for a move that failed while a host did not say whether it has
 	// the machine.
 	ErrUnknown = errors.New("where it runs is not known, ask both hosts")

@@ -40,9 +40,13 @@ var codes = []struct {
 }{
 	{domain.ErrPending, exitTimeout},
 	{context.Canceled, exitCancelled},
+	{migrate.ErrAborted, exitCancelled},
+	{migrate.ErrNone, exitNotFound},
+	{migrate.ErrPostcopy, exitBusy},
 	{disk.ErrBadSource, exitBadInput},
 	{migrate.ErrSameHost, exitBadInput},
 	{migrate.ErrUnsafe, exitBadInput},
+	{migrate.ErrRunning, exitBadInput},
 	{migrate.ErrStalled, exitTimeout},
 	{disk.ErrTimeout, exitTimeout},
 	{domain.ErrTimeout, exitTimeout},
@@ -148,6 +152,9 @@ func printOne(w io.Writer, err error) {
 	}
 	for _, l := range workflow.Left {
 		fmt.Fprintf(w, "  left behind: %s\n", l)
+	}
+	if workflow.State != "" {
+		fmt.Fprintf(w, "  %s\n", workflow.State)
 	}
 	if workflow.Next != "" {
 		fmt.Fprintf(w, "  %s\n", workflow.Next)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vbauerster/mpb/v8"
@@ -18,6 +19,7 @@ import (
 type live struct {
 	container *mpb.Progress
 	bars      map[barKey]*bar
+	several   atomic.Bool // machines are worked on at once: each bar says whose it is
 	once      sync.Once
 }
 
@@ -66,9 +68,14 @@ func (l *live) show(e vmdisk.Event) {
 }
 
 func (l *live) start(key barKey, e vmdisk.Event) {
+	for other := range l.bars {
+		if other.object != key.object {
+			l.several.Store(true)
+		}
+	}
 	b := &bar{last: e, begin: time.Now()}
 	b.drawn = l.container.New(0, mpb.SpinnerStyle().PositionLeft(), mpb.BarWidth(1),
-		mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-8s", e.Step))),
+		mpb.PrependDecorators(l.heading(b)),
 		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return " " + e.Detail })))
 	l.bars[key] = b
 }
@@ -81,9 +88,9 @@ func (l *live) progress(key barKey, e vmdisk.Event) {
 	}
 	if !b.bytes {
 		l.drop(key)
-		b = &bar{begin: b.begin, bytes: true}
+		b = &bar{begin: b.begin, last: e, bytes: true}
 		b.drawn = l.container.New(e.Total, mpb.BarStyle().Lbound("").Filler("█").Tip("█").Padding("░").Rbound(""),
-			mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-8s", e.Step))),
+			mpb.PrependDecorators(l.heading(b)),
 			mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.figures() })))
 		l.bars[key] = b
 	}
@@ -94,6 +101,23 @@ func (l *live) progress(key barKey, e vmdisk.Event) {
 	b.drawn.SetCurrent(min(e.Bytes, e.Total-1)) // a full bar would end before the step does
 }
 
+// heading is what a bar is of: the step, or, if there are bars of several, whose.
+func (l *live) heading(b *bar) decor.Decorator {
+	return decor.Any(func(decor.Statistics) string {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		step := phaseOf(b.last)
+		if !l.several.Load() {
+			return fmt.Sprintf("%-8s", step)
+		}
+		object := []rune(b.last.Object)
+		if len(object) > 11 {
+			object = append(object[:10], '…')
+		}
+		return fmt.Sprintf("%-11s %-8s", string(object), step)
+	})
+}
+
 // figures are "81 %  208 MiB of 256 MiB  112 MiB/s  0.4 s left".
 func (b *bar) figures() string {
 	b.mu.Lock()
@@ -101,6 +125,9 @@ func (b *bar) figures() string {
 	e := b.last
 	if e.Total == 0 {
 		return ""
+	}
+	if e.Migration != nil {
+		return migrationLine(e)
 	}
 	rate := e.Rate
 	if seconds := time.Since(b.begin).Seconds(); rate == 0 && seconds > 0 {

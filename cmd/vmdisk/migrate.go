@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -14,19 +15,26 @@ import (
 
 func migrateCommand() *cli.Command {
 	return &cli.Command{
-		Name: "migrate", Usage: "move a running machine to another host", ArgsUsage: "VM DEST",
-		Description: "DEST is a libvirt URI, or a host name that gets the scheme and path of --connect.\nThe source host uses it too. Ctrl-C aborts the move; the machine stays where it was.",
-		Flags: []cli.Flag{
+		Name: "migrate", Usage: "move a machine to another host", ArgsUsage: "VM DEST",
+		Description: "DEST is a libvirt URI, or a host name that gets the scheme and path of --connect.\nThe source host uses it too. Ctrl-C aborts the move; the machine stays where it was. So does\nvmdisk migrate --abort VM, from wherever; aborted either way it ends with 130.\nThe percentage is of memory that was there once: a guest that writes it anew makes\nmore to go, and not fewer percent.",
+		Flags: append(migrateStatusFlags(),
 			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine"},
 			&cli.BoolFlag{Name: "no-check", Usage: "do not ask"},
 			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure the machine first, which takes a second"},
 			&cli.BoolFlag{Name: "fix", Usage: "cure what can be cured: networks missing there, media in drives"},
-		},
+			&cli.BoolFlag{Name: "offline", Usage: "VM is off: only its definition moves"},
+		),
 		Action: onHost(runMigrate),
 	}
 }
 
 func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
+	if c.Bool("status") || c.Bool("abort") {
+		if c.Bool("status") && c.Bool("abort") {
+			return usagef("--status and --abort exclude each other")
+		}
+		return runMigrateStatus(ctx, c, h, c.Bool("abort"))
+	}
 	args, err := c.arguments("VM", "DEST")
 	if err != nil {
 		return err
@@ -34,7 +42,7 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if c.Bool("no-check") && (c.Bool("check") || c.Bool("fix")) {
 		return usagef("--no-check excludes --check and --fix")
 	}
-	o := vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast"), Fix: c.Bool("fix")}
+	o := vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast"), Fix: c.Bool("fix"), Offline: c.Bool("offline")}
 	if c.Bool("check") {
 		return runCheck(ctx, c, h, args[0], args[1], o)
 	}
@@ -49,8 +57,13 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		Elapsed     int64     `json:"elapsed_ms"`
 		Downtime    int64     `json:"downtime_ms"`
 		Transferred int64     `json:"transferred_bytes"`
+		Offline     bool      `json:"offline"`     // it is off, and only its definition has moved
+		HandedOver  bool      `json:"handed_over"` // nobody but the destination's client has its disks
 		Forecast    *forecast `json:"forecast,omitempty"`
-	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred, forecastOf(m.Forecast)}
+	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred, o.Offline, m.HandedOver, forecastOf(m.Forecast)}
+	if o.Offline {
+		return c.ui.result(value, "%s is on %s, shut off: %s", m.VM, m.To, strings.TrimSpace(duration(m.Elapsed)))
+	}
 	took, stood := fmt.Sprintf("%.1f s", m.Elapsed.Seconds()), fmt.Sprintf("downtime %d ms", m.Downtime.Milliseconds())
 	if f := m.Forecast; f != nil && f.Converges {
 		took += fmt.Sprintf(" (forecast %.1f s)", f.Elapsed.Seconds())

@@ -23,13 +23,14 @@ type ui struct {
 	err   io.Writer
 	json  bool
 	short bool // abbreviate UUIDs: a person reads
+	told  plainMigrations
 	mu    sync.Mutex
 	show  func(vmdisk.Event)
 	close func()
 }
 
 func newUI(out, err io.Writer, output, progress string) *ui {
-	u := &ui{out: out, err: err, json: output == "json", close: func() {}}
+	u := &ui{out: out, err: err, json: output == "json", told: plainMigrations{}, close: func() {}}
 	if progress == "auto" {
 		progress = "plain"
 		if terminal(err) {
@@ -65,8 +66,12 @@ func (u *ui) observe(e vmdisk.Event) {
 	u.show(e)
 }
 
-// plain prints each step when it is over.
+// plain prints each step when it is over, and now and then how far one is that takes
+// longer.
 func (u *ui) plain(e vmdisk.Event) {
+	if e.Kind == vmdisk.Progress && u.told.due(e) {
+		fmt.Fprintf(u.err, "%-9s%s  %s\n", phaseOf(e), migrationLine(e), e.Object)
+	}
 	if line := stepLine(e); line != "" {
 		fmt.Fprintln(u.err, line)
 	}
@@ -96,7 +101,12 @@ func (u *ui) jsonLine(e vmdisk.Event) {
 		Rate    int64  `json:"rate,omitempty"`
 		Elapsed int64  `json:"elapsed_ms"`
 		Error   string `json:"error,omitempty"`
-	}{kindNames[e.Kind], e.Op, e.Object, e.Step, e.Detail, e.Bytes, e.Total, e.Rate, e.Elapsed.Milliseconds(), ""}
+
+		Migration *migrationFigures `json:"migration,omitempty"`
+	}{kindNames[e.Kind], e.Op, e.Object, e.Step, e.Detail, e.Bytes, e.Total, e.Rate, e.Elapsed.Milliseconds(), "", figuresOf(e.Migration)}
+	if line.Migration != nil {
+		line.Migration.Percent = percentOf(e)
+	}
 	if e.Err != nil {
 		line.Error = e.Err.Error()
 	}
