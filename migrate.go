@@ -141,39 +141,36 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.uri, err = domain.RemoteURI(m.h.cfg.URI, dest); err != nil {
 		return err
 	}
-	var (
-		from, to    domain.Node
-		ceph, there errgroup.Group
-	)
+	var ceph, far errgroup.Group
 	ceph.Go(func() error {
 		_, err := m.h.Cluster(ctx)
 		return err
 	})
-	there.Go(func() (err error) {
+	far.Go(func() (err error) {
 		if m.to, err = domain.Connect(ctx, m.uri, m.h.cfg.Timeout); err == nil {
-			to, err = domain.DescribeNode(ctx, m.to)
+			m.there, err = domain.DescribeNode(ctx, m.to)
 		}
 		return err
 	})
-	hereErr := m.source(ctx, vm, &from)
-	cephErr, thereErr := ceph.Wait(), there.Wait()
-	if err := cmp.Or(cephErr, hereErr); err != nil {
+	nearErr := m.source(ctx, vm)
+	cephErr, farErr := ceph.Wait(), far.Wait()
+	if err := cmp.Or(cephErr, nearErr); err != nil {
 		return err
 	}
 	if m.vm, err = m.session.find(ctx, m.h, vm); err != nil {
 		return err
 	}
-	if thereErr != nil {
-		return thereErr
+	if farErr != nil {
+		return farErr
 	}
-	if err := m.meet(from, to); err != nil {
+	if err := m.meet(); err != nil {
 		return err
 	}
 	return m.find(ctx)
 }
 
 // source opens the connections to where the machine is, and begins to measure it.
-func (m *move) source(ctx context.Context, vm string, node *domain.Node) (err error) {
+func (m *move) source(ctx context.Context, vm string) (err error) {
 	if err = m.openHost(ctx, m.h); err != nil {
 		return err
 	}
@@ -186,7 +183,7 @@ func (m *move) source(ctx context.Context, vm string, node *domain.Node) (err er
 	if !m.o.NoForecast && !m.o.Offline {
 		m.sight = m.look(ctx, vm)
 	}
-	*node, err = domain.DescribeNode(ctx, m.conn)
+	m.here, err = domain.DescribeNode(ctx, m.conn)
 	return err
 }
 
@@ -251,12 +248,11 @@ func (m *move) close() {
 
 // meet refuses a destination that is the source, with or without a preflight, before it
 // gets a secret.
-func (m *move) meet(from, to domain.Node) error {
-	if from.UUID == to.UUID {
-		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, to.Hostname, migrate.ErrSameHost)
+func (m *move) meet() error {
+	if m.here.UUID == m.there.UUID {
+		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, m.there.Hostname, migrate.ErrSameHost)
 	}
-	m.here, m.there = from, to
-	m.result = Migration{VM: m.vm.Name, From: from.Hostname, To: to.Hostname}
+	m.result = Migration{VM: m.vm.Name, From: m.here.Hostname, To: m.there.Hostname}
 	return nil
 }
 

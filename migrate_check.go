@@ -3,6 +3,7 @@
 package vmdisk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,27 +20,34 @@ type preflight struct {
 	report      migrate.Report
 }
 
+// MigrationCheck is what can be known of a migration before it.
+type MigrationCheck struct {
+	Checks []migrate.Check
+	// Forecast is nil if it was not asked for, or not possible.
+	Forecast *migrate.Forecast
+}
+
 // CheckMigration asks what [Host.Migrate] would ask and moves nothing. A secret
 // that it had to set on the destination for that is removed again, and nothing else
 // is changed, unless o.Fix says so: what that made stays. The checks are valid also if
 // the error is a [*migrate.CheckError]; they are all answered, whatever the first says.
-func (h *Host) CheckMigration(ctx context.Context, vm, dest string, o MigrateOptions) ([]migrate.Check, error) {
+func (h *Host) CheckMigration(ctx context.Context, vm, dest string, o MigrateOptions) (MigrationCheck, error) {
 	const op = "migrate"
 	m := &move{h: h, o: o}
 	defer m.close()
 	// That it does not run is an answer as others are.
 	if err := m.prepare(ctx, vm, dest); err != nil && !errors.Is(err, domain.ErrNotRunning) {
-		return nil, failed(op, vm, err)
+		return MigrationCheck{}, failed(op, vm, err)
 	}
 	give := m.giveSecret()
 	if o.Fix { // it changes the machine, perhaps
 		t := h.onMachine(&m.session, op, m.vm)
 		t.steps = steps(give, step{name: "check", detail: m.verdict, do: m.check})
 		err := h.perform(ctx, t)
-		return m.report.Checks, err
+		return m.known(ctx, err)
 	}
 	if err := give.do(ctx); err != nil {
-		return nil, failed(op, vm, err)
+		return MigrationCheck{}, failed(op, vm, err)
 	}
 	err := failed(op, vm, m.check(ctx))
 	for _, a := range give.back {
@@ -47,7 +55,15 @@ func (h *Host) CheckMigration(ctx context.Context, vm, dest string, o MigrateOpt
 			err = undo
 		}
 	}
-	return m.report.Checks, err
+	return m.known(ctx, err)
+}
+
+// known is what a check came to, and the forecast that was made beside it.
+func (m *move) known(ctx context.Context, err error) (MigrationCheck, error) {
+	if m.sight != nil && m.vm.Running && ctx.Err() == nil {
+		err = cmp.Or(err, failed("migrate", m.vm.Name, m.forecast(ctx)))
+	}
+	return MigrationCheck{Checks: m.report.Checks, Forecast: m.result.Forecast}, err
 }
 
 // giveSecret sets the destination's secret. It stays if the machine may be there.

@@ -151,12 +151,15 @@ func TestCheckMigration(t *testing.T) {
 	h := open(t, 0)
 	vm := guest(t, h)
 	was := stateNow(t)
-	checks, err := h.CheckMigration(t.Context(), vm.Name, testLab.Hosts[1].URI, MigrateOptions{})
+	found, err := h.CheckMigration(t.Context(), vm.Name, testLab.Hosts[1].URI, MigrateOptions{})
 	must(t, err)
-	for _, c := range checks {
+	for _, c := range found.Checks {
 		if !c.OK {
 			t.Errorf("%+v", c)
 		}
+	}
+	if f := found.Forecast; f == nil || f.Memory <= 0 || f.Memory > guestMemory || f.Elapsed <= 0 {
+		t.Errorf("forecast is %+v", f)
 	}
 	was.unchanged(t)
 }

@@ -71,7 +71,8 @@ const (
 //	t + t·r + t·r² + … = t / (1 − r) = (M − B·L) / (B − D)
 //
 // is the time until the guest is stopped, if r < 1, and B times that, and B·L, is what
-// is sent. With r ≥ 1 it never is, unless M is less than B·L. The passes are added up
+// is sent. With r ≥ 1 it never is, unless all of M can be sent within the longest
+// downtime allowed. The passes are added up
 // here, and not the series, because they end when one writes less than QEMU notices,
 // and because auto-converge makes r smaller from one to the next.
 //
@@ -114,6 +115,9 @@ func Estimate(l domain.Load, link Link, p Policy) Forecast {
 		}
 		break
 	}
+	if all := memory / rate; !f.Converges && all <= p.longestDowntime().Seconds() {
+		f.Converges, last = true, all // the downtime is raised until it is enough for all of it
+	}
 	f.Downtime = handover + seconds(last)
 	if !f.Converges {
 		f.Passes, f.CallsFor = 0, StallAutoConverge
@@ -129,8 +133,11 @@ func Estimate(l domain.Load, link Link, p Policy) Forecast {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
-// firstDowntime is the downtime that is tried first.
-func (p Policy) firstDowntime() time.Duration {
+// firstDowntime is the downtime that is tried first: a guest that converges needs no
+// other.
+func (p Policy) firstDowntime() time.Duration { return p.longestDowntime() / 10 }
+
+func (p Policy) longestDowntime() time.Duration {
 	if p.Downtime > 0 {
 		return p.Downtime
 	}

@@ -22,17 +22,17 @@ func TestEstimate(t *testing.T) {
 		calls Stall
 		basis Basis
 	}{
-		{"idle", domain.Load{Memory: 1000}, seen, Policy{}, "11.1 s, downtime about 550 ms, converges at 100 MiB/s", "", Seen},
-		{"nothing known", domain.Load{Memory: 1000}, Link{}, Policy{}, "9.4 s, downtime about 550 ms, assuming 119 MiB/s", "", Assumed},
-		{"limit", domain.Load{Memory: 1000}, seen, Policy{Bandwidth: 50 * mib}, "21.1 s, downtime about 550 ms, converges at 50 MiB/s", "", Given},
-		{"limit above what was seen", domain.Load{Memory: 1000}, seen, Policy{Bandwidth: 200 * mib}, "11.1 s, downtime about 550 ms, converges at 100 MiB/s", "", Seen},
-		{"limit, nothing known", domain.Load{Memory: 1000}, Link{}, Policy{Bandwidth: 50 * mib}, "21.1 s, downtime about 550 ms, converges at 50 MiB/s", "", Given},
-		{"writes half", domain.Load{Memory: 1000, Dirty: 50}, seen, Policy{}, "20.5 s, downtime about 550 ms, converges at 100 MiB/s", "", Seen},
+		{"idle", domain.Load{Memory: 1000}, seen, Policy{}, "11.1 s, downtime about 100 ms, converges at 100 MiB/s", "", Seen},
+		{"nothing known", domain.Load{Memory: 1000}, Link{}, Policy{}, "9.4 s, downtime about 100 ms, assuming 119 MiB/s", "", Assumed},
+		{"limit", domain.Load{Memory: 1000}, seen, Policy{Bandwidth: 50 * mib}, "21.1 s, downtime about 100 ms, converges at 50 MiB/s", "", Given},
+		{"limit above what was seen", domain.Load{Memory: 1000}, seen, Policy{Bandwidth: 200 * mib}, "11.1 s, downtime about 100 ms, converges at 100 MiB/s", "", Seen},
+		{"limit, nothing known", domain.Load{Memory: 1000}, Link{}, Policy{Bandwidth: 50 * mib}, "21.1 s, downtime about 100 ms, converges at 50 MiB/s", "", Given},
+		{"writes half", domain.Load{Memory: 1000, Dirty: 50}, seen, Policy{}, "20.9 s, downtime about 100 ms, converges at 100 MiB/s", "", Seen},
 		{"writes more", domain.Load{Memory: 1000, Dirty: 120}, seen, Policy{}, "does not converge: dirties 120 MiB/s at 100 MiB/s", StallAutoConverge, Seen},
 		{"writes far more", domain.Load{Memory: 1000, Dirty: 800}, seen, Policy{}, "does not converge: dirties 800 MiB/s at 100 MiB/s", StallPostcopy, Seen},
 		{"writes little less", domain.Load{Memory: 1000, Dirty: 99}, seen, Policy{}, "does not converge: dirties 99 MiB/s at 100 MiB/s", StallAutoConverge, Seen},
-		{"fits into the downtime", domain.Load{Memory: 40, Dirty: 800}, seen, Policy{}, "1.4 s, downtime about 450 ms, converges at 100 MiB/s", "", Seen},
-		{"post-copy", domain.Load{Memory: 1000, Dirty: 50}, seen, Policy{Postcopy: true}, "15.3 s, downtime about 50 ms, converges at 100 MiB/s", "", Seen},
+		{"fits into the downtime", domain.Load{Memory: 40, Dirty: 800}, seen, Policy{}, "1.8 s, downtime about 450 ms, converges at 100 MiB/s", "", Seen},
+		{"post-copy", domain.Load{Memory: 1000, Dirty: 50}, seen, Policy{Postcopy: true}, "16.0 s, downtime about 50 ms, converges at 100 MiB/s", "", Seen},
 		{"slow", domain.Load{Memory: 1000, Dirty: 3}, seen, Policy{Bandwidth: 2 * mib}, "does not converge: dirties 3.0 MiB/s at 2.0 MiB/s", StallAutoConverge, Given},
 	}
 	for _, tt := range tests {
@@ -50,7 +50,7 @@ func TestEstimate(t *testing.T) {
 
 // Passes added up come to the sum of their series, whatever the rates are.
 func TestEstimateIsTheSeries(t *testing.T) {
-	const memory, rate, downtime = 4096, 100, 0.5
+	const memory, rate, downtime = 4096, 100, 0.05
 	for _, dirty := range []int64{0, 10, 50, 80, 90} {
 		f := Estimate(domain.Load{Memory: memory * mib, Dirty: dirty * mib}, Link{Rate: rate * mib}, Policy{})
 		want := (memory-rate*downtime)/float64(rate-dirty) + downtime

@@ -13,13 +13,18 @@ import (
 )
 
 func runCheck(ctx context.Context, c *command, h *vmdisk.Host, vm, dest string, o vmdisk.MigrateOptions) error {
-	checks, err := h.CheckMigration(ctx, vm, dest, o)
+	found, err := h.CheckMigration(ctx, vm, dest, o)
 	var failed *migrate.CheckError
 	if err != nil && !errors.As(err, &failed) {
 		return err
 	}
-	if err := c.ui.table(checks, "no checks", "CHECK\tFIT\tDETAIL", checkRows(checks)); err != nil {
+	if err := c.ui.table(checksOf(found), "no checks", "CHECK\tFIT\tDETAIL", checkRows(found.Checks)); err != nil {
 		return err
+	}
+	if f := found.Forecast; f != nil {
+		if err := c.ui.text("forecast: " + f.String()); err != nil {
+			return err
+		}
 	}
 	if err != nil {
 		return shownError{err}

@@ -1,8 +1,20 @@
-// A migration's forecast, as JSON.
+// What is known of a migration before it, as JSON.
 
 package main
 
-import "github.com/vmdisk/vmdisk/migrate"
+import (
+	"github.com/vmdisk/vmdisk"
+	"github.com/vmdisk/vmdisk/migrate"
+)
+
+type checked struct {
+	Checks   []migrate.Check `json:"checks"`
+	Forecast *forecast       `json:"forecast,omitempty"`
+}
+
+func checksOf(c vmdisk.MigrationCheck) checked {
+	return checked{Checks: append([]migrate.Check{}, c.Checks...), Forecast: forecastOf(c.Forecast)}
+}
 
 type forecast struct {
 	Elapsed     int64         `json:"elapsed_ms"` // 0 if it does not converge

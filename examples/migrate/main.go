@@ -46,11 +46,11 @@ func run(ctx context.Context, name, dest string) (err error) {
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
 
-	checks, err := host.CheckMigration(ctx, name, dest, vmdisk.MigrateOptions{})
+	found, err := host.CheckMigration(ctx, name, dest, vmdisk.MigrateOptions{})
 	if err != nil {
 		return err
 	}
-	for _, c := range checks {
+	for _, c := range found.Checks {
 		log.Printf("%s: %s", c.Name, c.Detail)
 	}
 	m, err := host.Migrate(ctx, name, dest, vmdisk.MigrateOptions{NoCheck: true})
