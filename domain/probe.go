@@ -20,9 +20,9 @@ type Trial struct {
 	Disks    []libvirtxml.DomainDisk // as a machine's XML has them
 }
 
-// Probe starts a paused machine that has only these disks: proof that the host's
-// QEMU can open them, and reads the first sector of each. Nothing is written, so that
-// the lock of an image stays with the machine that has it. While the machine is there,
+// Probe starts a paused machine that has only these disks, opened in this order: proof
+// that the host's QEMU can open them. Nothing is written, so that the lock of an image
+// stays with the machine that has it. While the machine is there,
 // during is called; nil is not. If ctx ends first its error is returned and the machine,
 // which may hang in opening a disk, is ended.
 //

@@ -30,16 +30,19 @@ func (q *inquiry) checkOpens(ctx context.Context) (all []Check, ended []<-chan e
 	var disks []opening
 	found, names := domain.CephDisks(q.xml)
 	for i := range found {
-		disks = append(disks, opening{names[i], found[i]})
+		disks = append(disks, opening{names[i], readOnly(found[i])})
 	}
 	if len(disks) == 0 {
 		return []Check{pass(name, "it has none in Ceph")}, nil
 	}
+	if q.Secret != nil && !q.Secret.OK {
+		return []Check{warn(name, "not asked: %s has no secret to open them with", q.To.Hostname)}, nil
+	}
 	limit := q.limit()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	watch := q.identify(ctx, disks)
-	end, err := q.probe(ctx, watch.during, disks...)
+	watch := q.identify(ctx, found, names)
+	end, err := q.probe(ctx, watch.during, watch.last(disks)...)
 	ended = append(ended, end)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
@@ -49,6 +52,14 @@ func (q *inquiry) checkOpens(ctx context.Context) (all []Check, ended []<-chan e
 		return append(all, watch.check()...), ended
 	}
 	return q.checkEach(ctx, disks, limit, err, ended)
+}
+
+// readOnly is a disk that is opened without a watch on its image, which a QEMU that
+// fails at the next disk would leave for 30 s. That the user may write there the
+// source shows.
+func readOnly(d libvirtxml.DomainDisk) libvirtxml.DomainDisk {
+	d.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
+	return d
 }
 
 func (q *inquiry) probe(ctx context.Context, during func(context.Context), disks ...opening) (<-chan error, error) {
@@ -153,23 +164,38 @@ func user(d libvirtxml.DomainDisk) string {
 type identity struct {
 	*inquiry
 	image  string // or "" if none is asked about
+	disk   libvirtxml.DomainDisk
 	before []string
 	after  []string
 	err    error
 }
 
-// identify looks who has the first disk open that the destination opens for writing.
-func (q *inquiry) identify(ctx context.Context, disks []opening) *identity {
+// identify chooses the first disk that is not read-only, and looks who has it open.
+func (q *inquiry) identify(ctx context.Context, disks []libvirtxml.DomainDisk, names []string) *identity {
 	w := &identity{inquiry: q}
-	for _, d := range disks {
-		_, conf := domain.WithoutConf(d.disk)
-		if q.Clients != nil && conf == q.Conf && d.disk.ReadOnly == nil && d.disk.Device != "cdrom" && d.disk.Source.Network.Snapshot == nil {
-			w.image = d.name
+	for i, d := range disks {
+		_, conf := domain.WithoutConf(d)
+		if q.Clients != nil && conf == q.Conf && d.ReadOnly == nil && d.Device != "cdrom" && d.Source.Network.Snapshot == nil {
+			w.image, w.disk = names[i], d
 			w.before, w.err = q.Clients(ctx, w.image)
 			break
 		}
 	}
 	return w
+}
+
+// last has the disk that is opened for writing after all others.
+func (w *identity) last(disks []opening) []opening {
+	var all []opening
+	for _, d := range disks {
+		if d.name != w.image {
+			all = append(all, d)
+		}
+	}
+	if w.image != "" {
+		all = append(all, opening{w.image, w.disk})
+	}
+	return all
 }
 
 func (w *identity) during(ctx context.Context) {
