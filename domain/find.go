@@ -115,7 +115,7 @@ func hasQEMU(s libvirt.DomainState) bool {
 }
 
 // UsesSecret says whether a machine of a host has a disk that needs a libvirt
-// secret, now or at its next start.
+// secret, now or at its next start. A [Probe] that is not over yet has read it.
 func UsesSecret(ctx context.Context, conn *libvirt.Connect, secret string) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
@@ -126,6 +126,10 @@ func UsesSecret(ctx context.Context, conn *libvirt.Connect, secret string) (bool
 	}
 	used := false
 	for i := range domains {
+		if name, err := domains[i].GetName(); err == nil && strings.HasPrefix(name, probePrefix) {
+			domains[i].Free()
+			continue
+		}
 		for _, flags := range []libvirt.DomainXMLFlags{0, libvirt.DOMAIN_XML_INACTIVE} {
 			text, err := domains[i].GetXMLDesc(flags)
 			used = used || err == nil && strings.Contains(text, secret)

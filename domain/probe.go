@@ -20,6 +20,9 @@ type Trial struct {
 	Disks    []libvirtxml.DomainDisk // as a machine's XML has them
 }
 
+// probePrefix is what the names of probes begin with.
+const probePrefix = "vmdisk-probe-"
+
 // Probe starts a paused machine that has only these disks, opened in this order: proof
 // that the host's QEMU can open them. Nothing is written, so that the lock of an image
 // stays with the machine that has it. While the machine is there,
@@ -29,7 +32,7 @@ type Trial struct {
 // Ending a machine takes QEMU longer than starting it, so Probe does not wait for
 // that: ended tells what came of it. Of conn only the address is used.
 func Probe(ctx context.Context, conn *libvirt.Connect, t Trial, during func(context.Context)) (ended <-chan error, err error) {
-	name := "vmdisk-probe-" + uuid.NewString()
+	name := probePrefix + uuid.NewString()
 	xml, err := t.xml(name)
 	if err != nil {
 		return gone(), err
@@ -53,6 +56,7 @@ func Probe(ctx context.Context, conn *libvirt.Connect, t Trial, during func(cont
 		}
 		_, err = maker.Close()
 		over <- errors.Join(ending, err)
+		close(over)
 	}()
 	select {
 	case <-tried:
