@@ -20,7 +20,7 @@ func NetworkActive(ctx context.Context, conn *libvirt.Connect, name string) (boo
 		if err != nil {
 			return false, err
 		}
-		defer n.Free()
+		defer func() { _ = n.Free() }()
 		return n.IsActive()
 	})
 }
@@ -34,7 +34,7 @@ func StartNetwork(ctx context.Context, conn *libvirt.Connect, name string) error
 		if err != nil {
 			return struct{}{}, err
 		}
-		defer n.Free()
+		defer func() { _ = n.Free() }()
 		if active, err := n.IsActive(); active || err != nil {
 			return struct{}{}, err
 		}
@@ -57,7 +57,7 @@ func CopyNetwork(ctx context.Context, from, to *libvirt.Connect, name string) er
 		if err != nil {
 			return is, err
 		}
-		defer n.Free()
+		defer func() { _ = n.Free() }()
 		if is.xml, err = n.GetXMLDesc(libvirt.NETWORK_XML_INACTIVE); err != nil {
 			return is, err
 		}
@@ -81,7 +81,7 @@ func CopyNetwork(ctx context.Context, from, to *libvirt.Connect, name string) er
 		if err != nil {
 			return struct{}{}, err
 		}
-		defer n.Free()
+		defer func() { _ = n.Free() }()
 		if err := n.Create(); err != nil {
 			return struct{}{}, errors.Join(err, n.Undefine())
 		}

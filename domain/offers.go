@@ -104,7 +104,7 @@ func HasDevice(ctx context.Context, conn *libvirt.Connect, name string) (bool, e
 		for i := range all {
 			text, textErr := all[i].GetXMLDesc(0)
 			found = found || textErr == nil && strings.Contains(text, "<interface>"+name+"</interface>")
-			all[i].Free()
+			_ = all[i].Free()
 		}
 		return found, err
 	})

@@ -57,7 +57,7 @@ func Hindrances(ctx context.Context, conn *libvirt.Connect, vm Info) ([]Hindranc
 		}
 		points, err := d.ListAllCheckpoints(0)
 		for i := range points {
-			points[i].Free()
+			_ = points[i].Free()
 		}
 		if err == nil && len(points) > 0 {
 			add("virsh checkpoint-delete %s NAME --metadata", "has %d checkpoints, which do not move", len(points))
