@@ -65,7 +65,7 @@ func checked(t *testing.T, vm VM, dest string) map[string]string {
 	if err != nil && !errors.As(err, &failed) {
 		t.Fatal(err)
 	}
-	return answers(t, checks)
+	return answers(t, checks.Checks)
 }
 
 // finds compares which questions were answered with NO, and what was said then.
@@ -273,7 +273,7 @@ func TestCheckFixes(t *testing.T) {
 	if !errors.Is(err, domain.ErrNotRunning) {
 		t.Errorf("error is %v", err)
 	}
-	finds(t, answers(t, checks), map[string]string{"state": off})
+	finds(t, answers(t, checks.Checks), map[string]string{"state": off})
 	must(t, secret.Remove(connected(t, 1), h.secretUUID(mustCluster(t, h)))) // it stayed, too
 	slices.Sort(said)
 	if len(said) != 3 || !strings.Contains(said[0], missing) || !strings.Contains(said[1], stopped) || !strings.Contains(said[2], medium) {
