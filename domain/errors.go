@@ -74,8 +74,8 @@ func Message(err error) string {
 }
 
 // blockdev is what QEMU repeats of its command line before it says what is wrong
-// with a disk.
-var blockdev = regexp.MustCompile(`-blockdev \{.*\}: `)
+// with a disk, and what libvirt puts before that.
+var blockdev = regexp.MustCompile(`(internal error: [^:]*: )?(\S+Z \S+: )?-blockdev \{.*\}: `)
 
 // kinds maps libvirt's error codes to sentinels.
 var kinds = map[libvirt.ErrorNumber]error{

@@ -12,11 +12,11 @@ import (
 	"libvirt.org/go/libvirtxml"
 )
 
-// Trial is what a host's QEMU is to open. A zero value but for the disks is the host's
-// own emulator.
+// Trial is what a host's QEMU is to open.
 type Trial struct {
 	VirtType string
-	Emulator string                  // its path on the host; "" is the host's default
+	Arch     string
+	Emulator string                  // its path on the host; "" is the host's own
 	Disks    []libvirtxml.DomainDisk // as a machine's XML has them
 }
 
@@ -112,7 +112,7 @@ func (t Trial) xml(name string) (string, error) {
 		Type:   t.VirtType,
 		Name:   name,
 		Memory: &libvirtxml.DomainMemory{Value: 16, Unit: "MiB"},
-		OS:     &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Type: "hvm"}},
+		OS:     &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: t.Arch, Type: "hvm"}},
 		Devices: &libvirtxml.DomainDeviceList{
 			Emulator: t.Emulator,
 			Controllers: []libvirtxml.DomainController{

@@ -63,7 +63,7 @@ func readOnly(d libvirtxml.DomainDisk) libvirtxml.DomainDisk {
 }
 
 func (q *inquiry) probe(ctx context.Context, during func(context.Context), disks ...opening) (<-chan error, error) {
-	t := domain.Trial{VirtType: q.hw.VirtType, Emulator: q.there().Emulator}
+	t := domain.Trial{VirtType: q.hw.VirtType, Arch: q.hw.Arch, Emulator: q.there().Emulator}
 	for _, d := range disks {
 		t.Disks = append(t.Disks, d.disk)
 	}

@@ -83,11 +83,11 @@ func (q *inquiry) checkReached(ctx context.Context) Check {
 	}
 	switch {
 	case errors.Is(err, domain.ErrImmovable):
-		return fail(name, errors.Join(ErrUnsafe, err), "%s would not move %s: %s", q.From.Hostname, q.info.Name, domain.Message(errors.Unwrap(err)))
+		return fail(name, errors.Join(ErrUnsafe, err), "%s would not move %s: %s", q.From.Hostname, q.info.Name, reason(err))
 	case errors.Is(err, domain.ErrTimeout):
 		return fail(name, err, "%s gets no answer from %s", q.From.Hostname, q.DestURI).on(q.From.Hostname, "virsh -c '%s' hostname", q.DestURI)
 	case err != nil:
-		return fail(name, err, "%s does not reach %s", q.From.Hostname, reason(err)).on(q.From.Hostname, "virsh -c '%s' hostname", q.DestURI)
+		return fail(name, err, "%s does not reach %s: %s", q.From.Hostname, q.DestURI, reason(err)).on(q.From.Hostname, "virsh -c '%s' hostname", q.DestURI)
 	}
 	return pass(name, "%s from %s", q.To.Hostname, q.From.Hostname)
 }
@@ -110,7 +110,7 @@ func explained(c Check, others []Check) Check {
 func reason(err error) string {
 	var own *domain.Error
 	if errors.As(err, &own) && own.Err != nil {
-		return own.Object + ": " + domain.Message(own.Err)
+		return domain.Message(own.Err)
 	}
 	return domain.Message(err)
 }
