@@ -92,7 +92,7 @@ func network(t *testing.T, host int, name string, started bool) {
 	conn := connected(t, host)
 	n, err := conn.NetworkDefineXML("<network><name>" + name + "</name><forward mode='bridge'/><bridge name='br-none'/></network>")
 	must(t, err)
-	defer n.Free()
+	defer func() { _ = n.Free() }()
 	noNetwork(t, host, name)
 	if started {
 		must(t, n.Create())
