@@ -48,7 +48,7 @@ func (m *move) explain(ctx context.Context, err error) error {
 	case errors.As(context.Cause(ctx), &aborted) && errors.Is(err, context.Canceled):
 		e.Err = aborted
 	case errors.Is(err, libvirt.ERR_OPERATION_ABORTED) && !errors.Is(err, migrate.ErrStalled):
-		e.Err = fmt.Errorf("%w by another command: %w", migrate.ErrAborted, err)
+		e.Err = fmt.Errorf("%w by another command: %w", migrate.ErrAborted, e.Err)
 	}
 	e.State = m.whereabouts(context.WithoutCancel(ctx))
 	return err
