@@ -72,6 +72,11 @@ type move struct {
 // powered off. A destination from which the machine was once taken is [disk.ErrInUse]
 // until a repair there.
 //
+// With o.Offline it is a machine that is off, whose definition moves in its place; its
+// record is the destination's from the moment on that it is not taken back any more.
+// Another process may abort it, see [Host.AbortMigration]: that is [migrate.ErrAborted].
+// The error says where the machine is, see [Error].State.
+//
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func (h *Host) Migrate(ctx context.Context, vm, dest string, o MigrateOptions) (Migration, error) {
 	m := &move{h: h, o: o}
