@@ -59,7 +59,8 @@ standard output, everything else on standard error.
 
 Exit codes: 0 done; 1 other; 2 not found; 16 busy or in use; 17 exists;
 22 bad input or usage; 28 no space; 39 has snapshots or clones;
-75 interrupted with something left; 110 timed out; 130 cancelled, or aborted by another command.`,
+75 interrupted with something left; 110 timed out;
+130 cancelled, or aborted by another command.`,
 		Flags:                  globalFlags(),
 		Commands:               commands(),
 		Writer:                 stdout,
