@@ -36,10 +36,13 @@ test: build packages-lab packages-test lint
 	$(GO) build -o bin/labtest ./internal/labtest
 	bin/labtest -labs $(LABS) -hosts 3 ./...
 
-# make soak TIME=1h: random workflows, some killed at a random moment.
-TIME ?= 10m
+# make soak TIME=1h MOVES=100: random workflows, some killed at a random moment, for so
+# long; and so many live migrations of one guest.
+TIME  ?= 10m
+MOVES ?= 100
 soak: build packages-lab
-	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -v -run TestSoak -timeout 0 . -soak $(TIME)
+	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -v -run 'TestSoak|TestMigrateManyTimes' -timeout 0 . \
+		-soak $(TIME) -soak.moves $(MOVES)
 
 bench: build packages-lab
 	bin/vmdisk lab run -- $(GO) test -run '^$$' -bench . -benchtime 10x -p 1 -timeout 60m ./...
