@@ -232,6 +232,18 @@ func (h *Host) borrow(ctx context.Context) (conn *libvirt.Connect, giveBack func
 	}, nil
 }
 
+// Name is what the host calls itself.
+//
+// Similar to: virsh hostname.
+func (h *Host) Name(ctx context.Context) (string, error) {
+	conn, giveBack, err := h.borrow(ctx)
+	if err != nil {
+		return "", failed("ask", h.cfg.URI, err)
+	}
+	defer giveBack()
+	return domain.Hostname(ctx, conn)
+}
+
 // popIdle is an idle connection that still works, or nil. Only an answer shows that: a
 // connection does not know that its libvirtd was started again.
 func (h *Host) popIdle(ctx context.Context) (*libvirt.Connect, error) {

@@ -35,6 +35,7 @@ type Migration struct {
 	// HandedOver is that the source's clients were seen to have let go of all disks: only
 	// the destination's can write.
 	HandedOver bool
+	Offline    bool // it is off, and only its definition has moved
 	migrate.Result
 }
 
@@ -257,7 +258,7 @@ func (m *move) meet() error {
 	if m.here.UUID == m.there.UUID {
 		return fmt.Errorf("%s is on %s already: %w", m.vm.Name, m.there.Hostname, migrate.ErrSameHost)
 	}
-	m.result = Migration{VM: m.vm.Name, From: m.here.Hostname, To: m.there.Hostname}
+	m.result = Migration{VM: m.vm.Name, From: m.here.Hostname, To: m.there.Hostname, Offline: m.o.Offline}
 	return nil
 }
 

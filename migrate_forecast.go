@@ -47,7 +47,7 @@ func (m *move) forecast(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	link, err := m.linkSeen(ctx)
+	link, err := m.h.linkSeen(ctx, m.cluster, m.result.From, m.result.To)
 	if m.sight.err != nil {
 		err = m.sight.err
 	}
@@ -66,8 +66,8 @@ func (m *move) forecast(ctx context.Context) error {
 }
 
 // linkSeen is what an earlier migration between the hosts has left.
-func (m *move) linkSeen(ctx context.Context) (migrate.Link, error) {
-	seen, err := m.cluster.Link(ctx, m.h.cfg.VMPool, m.result.From, m.result.To)
+func (h *Host) linkSeen(ctx context.Context, c *disk.Cluster, from, to string) (migrate.Link, error) {
+	seen, err := c.Link(ctx, h.cfg.VMPool, from, to)
 	if err != nil {
 		return migrate.Link{}, gone(err)
 	}

@@ -80,7 +80,7 @@ func commands() []*cli.Command {
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
 		attachCommand(), detachCommand(), migrateCommand(),
-		repairCommand(), whyCommand(), evacuateCommand(),
+		repairCommand(), whyCommand(), evacuateCommand(), drainCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
 		secretCommand(), labCommand(),
 	}

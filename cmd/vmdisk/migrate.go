@@ -51,16 +51,9 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		return err
 	}
 	value := struct {
-		VM          string    `json:"vm"`
-		From        string    `json:"from"`
-		To          string    `json:"to"`
-		Elapsed     int64     `json:"elapsed_ms"`
-		Downtime    int64     `json:"downtime_ms"`
-		Transferred int64     `json:"transferred_bytes"`
-		Offline     bool      `json:"offline"`     // it is off, and only its definition has moved
-		HandedOver  bool      `json:"handed_over"` // nobody but the destination's client has its disks
-		Forecast    *forecast `json:"forecast,omitempty"`
-	}{m.VM, m.From, m.To, m.Elapsed.Milliseconds(), m.Downtime.Milliseconds(), m.Transferred, o.Offline, m.HandedOver, forecastOf(m.Forecast)}
+		VM string `json:"vm"`
+		migration
+	}{m.VM, migrationOf(m)}
 	if o.Offline {
 		return c.ui.result(value, "%s is on %s, shut off: %s", m.VM, m.To, strings.TrimSpace(duration(m.Elapsed)))
 	}
@@ -70,4 +63,23 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		stood += fmt.Sprintf(" (%d ms)", f.Downtime.Round(10*time.Millisecond).Milliseconds())
 	}
 	return c.ui.result(value, "%s runs on %s: %s, %s, %s sent", m.VM, m.To, took, stood, disk.FormatSize(m.Transferred))
+}
+
+// migration is one that happened, as JSON.
+type migration struct {
+	From        string    `json:"from"`
+	To          string    `json:"to"`
+	Elapsed     int64     `json:"elapsed_ms"`
+	Downtime    int64     `json:"downtime_ms"`
+	Transferred int64     `json:"transferred_bytes"`
+	Offline     bool      `json:"offline"`     // it is off, and only its definition has moved
+	HandedOver  bool      `json:"handed_over"` // nobody but the destination's client has its disks
+	Forecast    *forecast `json:"forecast,omitempty"`
+}
+
+func migrationOf(m vmdisk.Migration) migration {
+	return migration{
+		From: m.From, To: m.To, Elapsed: m.Elapsed.Milliseconds(), Downtime: m.Downtime.Milliseconds(),
+		Transferred: m.Transferred, Offline: m.Offline, HandedOver: m.HandedOver, Forecast: forecastOf(m.Forecast),
+	}
 }

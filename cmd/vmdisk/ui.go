@@ -24,6 +24,8 @@ type ui struct {
 	json  bool
 	short bool // abbreviate UUIDs: a person reads
 	told  plainMigrations
+	all   bool   // a program reads every event
+	main  string // a workflow of workflows: of those, a person sees only how far they are
 	mu    sync.Mutex
 	show  func(vmdisk.Event)
 	close func()
@@ -45,6 +47,7 @@ func newUI(out, err io.Writer, output, progress string) *ui {
 		u.show = u.plain
 	case "json":
 		u.show = u.jsonLine
+		u.all = true
 	case "none":
 		u.show = u.warnings
 	}
@@ -63,7 +66,23 @@ func (u *ui) observe(e vmdisk.Event) {
 	if u.short {
 		e.Detail, e.Object = abbreviate(e.Detail), abbreviate(e.Object)
 	}
+	if u.main != "" && !u.all && !u.ofMain(&e) {
+		return
+	}
 	u.show(e)
+}
+
+// ofMain says whether an event is to be shown when a workflow has others under it. How
+// far one of those is, is shown as a step of it.
+func (u *ui) ofMain(e *vmdisk.Event) bool {
+	switch {
+	case e.Op == u.main, e.Kind == vmdisk.Warning, e.Kind == vmdisk.UndoFailed:
+		return true
+	case e.Kind == vmdisk.Progress:
+		e.Step = "move"
+		return true
+	}
+	return false
 }
 
 // plain prints each step when it is over, and now and then how far one is that takes
