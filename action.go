@@ -80,6 +80,7 @@ type action struct {
 	URI  string `json:"uri,omitempty"`
 	// ToURI is how the libvirt of To is reached, if that is a host.
 	ToURI string `json:"to_uri,omitempty"`
+	TLS   bool   `json:"tls,omitempty"` // memory is encrypted on its way there
 }
 
 // String is for people: "remove vms/0562…_disk".

@@ -65,6 +65,7 @@ func next(object string, err error) string {
 	var other *otherWay
 	var held *disk.HeldError
 	var byHand *disk.LockError
+	var stalled *migrate.StallError
 	switch {
 	case errors.As(err, &byHand):
 		return fmt.Sprintf("if nobody needs the lock any more:  rbd lock rm %s '%s' %s", byHand.Image, byHand.ID, byHand.Client)
@@ -72,6 +73,10 @@ func next(object string, err error) string {
 		return other.next()
 	case errors.As(err, &behind):
 		return "on " + behind.host + ":  vmdisk repair " + behind.vm
+	case errors.Is(err, migrate.ErrInterrupted):
+		return "to fetch the rest:  vmdisk migrate --recover " + object
+	case errors.As(err, &stalled):
+		return "to bring it to an end:  the same command with " + stalled.Next()
 	case errors.Is(err, migrate.ErrUnknown):
 		return "vmdisk repair " + object
 	case errors.As(err, &answers):

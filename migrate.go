@@ -67,10 +67,15 @@ type move struct {
 // The destination gets the libvirt secret first, then the preflight asks whether
 // it can run the machine, see [migrate.Preflight]. If ctx ends during the move, or
 // nothing moves any more for Config.Timeout or 30 s, whichever is longer, it is aborted
-// and the machine runs on the source; the latter is [migrate.ErrStalled]. Whatever fails, it runs where it
-// was, unless the error is [migrate.ErrUnknown], which a repair settles, or
-// [migrate.ErrLost]: then it was started again from its disk, if its guest had not
-// powered off. A destination from which the machine was once taken is [disk.ErrInUse]
+// and the machine runs on the source; the latter is [migrate.ErrStalled]. So it is if the
+// guest writes faster than its memory can be copied and what o.OnStall says does not help.
+// In post-copy nothing can be aborted any more. A policy that cannot be is
+// [domain.ErrInvalid], before anything is begun.
+//
+// Whatever fails, the machine runs where it was, unless the error is [migrate.ErrUnknown],
+// which a repair settles; [migrate.ErrInterrupted], with which
+// [Host.RecoverMigration] goes on; or [migrate.ErrLost]: then it was started again from
+// its disk, if its guest had not powered off. A destination from which the machine was once taken is [disk.ErrInUse]
 // until a repair there.
 //
 // With o.Offline it is a machine that is off, whose definition moves in its place; its
@@ -102,6 +107,9 @@ func (m *move) run(ctx context.Context, vm, dest string) error {
 
 func (m *move) travel(ctx context.Context, vm, dest string) error {
 	const op = "migrate"
+	if err := m.o.Check(); err != nil {
+		return failed(op, vm, err)
+	}
 	if err := m.prepare(ctx, vm, dest); err != nil {
 		return failed(op, vm, err)
 	}
@@ -225,7 +233,7 @@ func (m *move) dest() *session {
 // destination a secret, that goes if the machine has not come.
 func (m *move) settle(gave bool) action {
 	a := action{Verb: actSettle, VM: m.vm.UUID, Name: m.vm.Name,
-		Host: m.host, URI: m.from, To: m.result.To, ToURI: m.uri}
+		Host: m.host, URI: m.from, To: m.result.To, ToURI: m.uri, TLS: m.o.TLS}
 	if gave {
 		a.Secret = m.h.secretUUID(m.cluster)
 	}
@@ -287,8 +295,11 @@ func (m *move) copy(ctx context.Context) error {
 				Detail: "dirty " + disk.FormatSize(p.Dirty) + "/s",
 				Bytes:  top, Total: p.Total, Rate: p.Rate, Elapsed: p.Elapsed, Migration: &p})
 		},
+		Notice: func(text string) {
+			m.h.emit(Event{Kind: Note, Op: "migrate", Object: m.vm.Name, Step: "copy", Detail: text})
+		},
 	})
-	m.moved = err == nil || errors.Is(err, migrate.ErrUnknown)
+	m.moved = err == nil || errors.Is(err, migrate.ErrUnknown) || errors.Is(err, migrate.ErrInterrupted)
 	return err
 }
 

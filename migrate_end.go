@@ -41,7 +41,7 @@ func (m *move) explain(ctx context.Context, err error) error {
 	var aborted *abortedError
 	var held *disk.HeldError
 	switch {
-	case errors.Is(err, migrate.ErrUnknown), errors.Is(err, migrate.ErrLost), errors.Is(err, disk.ErrTaken):
+	case errors.Is(err, migrate.ErrUnknown), errors.Is(err, migrate.ErrInterrupted), errors.Is(err, migrate.ErrLost), errors.Is(err, disk.ErrTaken):
 		return err // which say so themselves, or it is another's to say
 	case errors.As(err, &held):
 		return err

@@ -32,6 +32,10 @@ func (h *Host) settleMove(ctx context.Context, on *session, source *libvirt.Conn
 	}
 	defer giveBack()
 	moved, err := migrate.Settle(ctx, source, dest, a.VM, h.patience())
+	if errors.Is(err, migrate.ErrInterrupted) {
+		err = h.resumePostcopy(ctx, source, dest, a)
+		moved = err == nil
+	}
 	if errors.Is(err, migrate.ErrLost) { // evacuate knows the definition of one that is on neither
 		h.emit(Event{Kind: Warning, Op: "repair", Object: a.Name, Detail: a.Name + " runs on neither host; to start it again:  vmdisk start " + a.Name})
 		err = nil

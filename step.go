@@ -140,7 +140,7 @@ func (h *Host) attempt(ctx context.Context, op string, s step, o *opened, begin 
 		return &stepError{cause: err}
 	}
 	if err := s.do(ctx); err != nil {
-		return &stepError{cause: err, happened: timedOut(err) || errors.Is(err, migrate.ErrUnknown)}
+		return &stepError{cause: err, happened: timedOut(err) || errors.Is(err, migrate.ErrUnknown) || errors.Is(err, migrate.ErrInterrupted)}
 	}
 	if err := h.inject(op, s.name, after); err != nil {
 		return &stepError{cause: err, happened: true}

@@ -4,6 +4,7 @@ package domain
 
 import (
 	"context"
+	"time"
 
 	"libvirt.org/go/libvirt"
 )
@@ -13,12 +14,11 @@ import (
 // Similar to: virsh domjobinfo.
 func JobStats(ctx context.Context, conn *libvirt.Connect, vm string) (*libvirt.DomainJobInfo, error) {
 	return read(ctx, conn, vm, func(d *libvirt.Domain) (*libvirt.DomainJobInfo, error) {
-		info, err := d.GetJobInfo()
-		if err != nil || info.Type != libvirt.DOMAIN_JOB_UNBOUNDED {
+		stats, err := d.GetJobStats(0)
+		if err != nil || stats.Type != libvirt.DOMAIN_JOB_UNBOUNDED {
 			return nil, wrap("inspect", vm, err)
 		}
-		stats, err := d.GetJobStats(0)
-		return stats, wrap("inspect", vm, err)
+		return stats, nil
 	})
 }
 
@@ -54,4 +54,52 @@ func MigratableXML(ctx context.Context, conn *libvirt.Connect, vm string) (live,
 // Similar to: virsh domjobabort.
 func AbortJob(ctx context.Context, conn *libvirt.Connect, vm string) error {
 	return with(ctx, conn, vm, func(d *libvirt.Domain) error { return wrap("abort", vm, d.AbortJob()) })
+}
+
+// BreakPostcopy cuts the connection of a migration that is in post-copy, where it
+// cannot be aborted: the guest, on the destination, then stands still at the first page
+// that has not come, until the migration is resumed.
+//
+// Similar to: virsh domjobabort --postcopy.
+func BreakPostcopy(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		return wrap("interrupt post-copy of", vm, d.AbortJobFlags(libvirt.DOMAIN_ABORT_JOB_POSTCOPY))
+	})
+}
+
+// StartPostcopy lets a guest that is being moved run on the destination from now on,
+// where what has not come is fetched. The migration must have been begun for it.
+//
+// Similar to: virsh migrate-postcopy.
+func StartPostcopy(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		return wrap("switch to post-copy", vm, d.MigrateStartPostCopy(0))
+	})
+}
+
+// Suspend stops a machine's guest where it is.
+//
+// Similar to: virsh suspend.
+func Suspend(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error { return wrap("pause", vm, d.Suspend()) })
+}
+
+// MaxDowntime is how long a machine may stand still at the end of a migration, by what
+// QEMU expects of the last part.
+//
+// Similar to: virsh migrate-getmaxdowntime.
+func MaxDowntime(ctx context.Context, conn *libvirt.Connect, vm string) (time.Duration, error) {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (time.Duration, error) {
+		ms, err := d.MigrateGetMaxDowntime(0)
+		return time.Duration(ms) * time.Millisecond, wrap("read downtime of", vm, err)
+	})
+}
+
+// SetMaxDowntime sets that, before a migration or while one is under way.
+//
+// Similar to: virsh migrate-setmaxdowntime.
+func SetMaxDowntime(ctx context.Context, conn *libvirt.Connect, vm string, most time.Duration) error {
+	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
+		return wrap("set downtime of", vm, d.MigrateSetMaxDowntime(uint64(most.Milliseconds()), 0))
+	})
 }

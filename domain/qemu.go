@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -26,8 +25,10 @@ type Condition struct {
 	Paused  bool   // for whatever reason
 	Job     bool   // libvirt is at something that takes long, as a migration
 	Ended   bool   // it is off because its guest has powered off
-	// Postcopy is a guest that has gone on elsewhere, before all of its memory is there.
-	Postcopy bool
+	Crashed bool   // it is off because its QEMU died, or was ended from outside
+	// Postcopy says that its memory is on two hosts: it runs on the destination, or
+	// would, and is paused on the source. Broken is one that was interrupted.
+	Postcopy, Broken bool
 }
 
 // pauses are virsh's words for why a machine is paused.
@@ -77,17 +78,35 @@ func glance(d *libvirt.Domain, vm string) (c Condition, err error) {
 		return c, wrap("inspect", vm, err)
 	}
 	c.State, c.Running = states[state], hasQEMU(state)
-	c.Ended = state == libvirt.DOMAIN_SHUTOFF && libvirt.DomainShutoffReason(reason) == libvirt.DOMAIN_SHUTOFF_SHUTDOWN
-	if state == libvirt.DOMAIN_PAUSED {
-		c.Paused = true
-		why := libvirt.DomainPausedReason(reason)
+	var why libvirt.DomainPausedReason
+	switch state {
+	case libvirt.DOMAIN_SHUTOFF:
+		switch libvirt.DomainShutoffReason(reason) {
+		case libvirt.DOMAIN_SHUTOFF_SHUTDOWN:
+			c.Ended = true
+		case libvirt.DOMAIN_SHUTOFF_CRASHED, libvirt.DOMAIN_SHUTOFF_DESTROYED, libvirt.DOMAIN_SHUTOFF_FAILED:
+			c.Crashed = true
+		}
+	case libvirt.DOMAIN_PAUSED:
+		why = libvirt.DomainPausedReason(reason)
+		c.Paused, c.IOError = true, why == libvirt.DOMAIN_PAUSED_IOERROR
+		c.Moving = why == libvirt.DOMAIN_PAUSED_MIGRATION || why == libvirt.DOMAIN_PAUSED_STARTING_UP
+	case libvirt.DOMAIN_RUNNING:
+		why = runs[libvirt.DomainRunningReason(reason)]
+	}
+	if c.Paused || why != 0 {
 		c.State += " (" + pauses[why] + ")"
-		c.IOError = why == libvirt.DOMAIN_PAUSED_IOERROR
-		c.Moving = slices.Contains([]libvirt.DomainPausedReason{libvirt.DOMAIN_PAUSED_MIGRATION,
-			libvirt.DOMAIN_PAUSED_STARTING_UP, libvirt.DOMAIN_PAUSED_POSTCOPY}, why)
-		c.Postcopy = why == libvirt.DOMAIN_PAUSED_POSTCOPY || why == libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED
+	}
+	if why == libvirt.DOMAIN_PAUSED_POSTCOPY || why == libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED {
+		c.Moving, c.Postcopy, c.Broken = true, true, why == libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED
 	}
 	return c, nil
+}
+
+// runs are the reasons to run that others have for being paused.
+var runs = map[libvirt.DomainRunningReason]libvirt.DomainPausedReason{
+	libvirt.DOMAIN_RUNNING_POSTCOPY:        libvirt.DOMAIN_PAUSED_POSTCOPY,
+	libvirt.DOMAIN_RUNNING_POSTCOPY_FAILED: libvirt.DOMAIN_PAUSED_POSTCOPY_FAILED,
 }
 
 // Process is a QEMU of this machine.

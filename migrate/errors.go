@@ -20,8 +20,12 @@ var (
 	ErrLost = errors.New("runs on neither host")
 	// ErrEnded is an [ErrLost] whose guest has powered off in the middle of it.
 	ErrEnded = fmt.Errorf("its guest has powered off: %w", ErrLost)
-	// ErrStalled is for a move in which nothing moved any more.
-	ErrStalled = errors.New("nothing has moved")
+	// ErrStalled is for a move in which nothing moved any more, or which got no nearer
+	// to its end, which is a [*StallError].
+	ErrStalled = errors.New("it stalled")
+	// ErrInterrupted is for a move that was cut off in post-copy: its guest is on the
+	// destination, and part of its memory on the source. It can be resumed.
+	ErrInterrupted = errors.New("it was interrupted in post-copy: its guest is on the destination, part of its memory still on the source")
 	// ErrAborted is for a move that somebody else than its caller has aborted.
 	ErrAborted = errors.New("aborted")
 	// ErrRunning is for a machine that is to be moved as one that is off.

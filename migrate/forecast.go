@@ -135,7 +135,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 // firstDowntime is the downtime that is tried first: a guest that converges needs no
 // other.
-func (p Policy) firstDowntime() time.Duration { return p.longestDowntime() / 10 }
+func (p Policy) firstDowntime() time.Duration { return p.downtime().now() }
 
 func (p Policy) longestDowntime() time.Duration {
 	if p.Downtime > 0 {

@@ -17,9 +17,6 @@ import (
 const flags = libvirt.MIGRATE_LIVE | libvirt.MIGRATE_PEER2PEER |
 	libvirt.MIGRATE_PERSIST_DEST | libvirt.MIGRATE_UNDEFINE_SOURCE
 
-// watchEvery is how often progress is asked for and reported.
-const watchEvery = 100 * time.Millisecond
-
 // Phase is what a migration is at.
 type Phase string
 
@@ -63,7 +60,8 @@ type Move struct {
 	DestURI string // as the source host reaches the destination
 	// Rewrite changes the machine's XML for the destination; nil leaves it.
 	Rewrite func(xml string) (string, bool, error)
-	Report  func(Progress) // or nil
+	Report  func(Progress)    // or nil
+	Notice  func(text string) // told what is done about a stall; or nil
 	Policy  Policy
 	// Patience is how long nothing may move, or an abort may take; 0 is
 	// [LeastPatience].
@@ -72,23 +70,71 @@ type Move struct {
 
 // Run moves the machine and blocks until it runs on the destination. If ctx
 // ends, the migration is aborted and Run returns ctx's error when the source is
-// known to run; should the move have been complete by then, it is a success. On
-// any error the machine runs on the source, unless the error is [ErrLost] or
-// [ErrUnknown]. A migration in which nothing has moved for Patience is aborted, which
-// is [ErrStalled]. If that does not end it for as long again, or the source does not
+// known to run; should the move have been complete by then, it is a success. In
+// post-copy it cannot be aborted: Run waits on, which is told as a Notice. On
+// any error the machine runs on the source, unless the error is [ErrLost],
+// [ErrUnknown], or [ErrInterrupted], after which [Recover] goes on.
+//
+// A migration in which nothing has moved for Patience is aborted, which is [ErrStalled],
+// or in post-copy interrupted; one that gets no nearer to its end ends as the Policy
+// says, at the last as a [*StallError]. If aborting does not end it for Patience, or the source does not
 // answer, it is left to itself: that is ErrUnknown and [domain.ErrTimeout], and the
 // source's connections are [domain.Lost].
 //
 // Similar to: virsh migrate --live --p2p --persistent --undefinesource.
 func Run(ctx context.Context, m Move) (Result, error) {
+	if err := m.Policy.Check(); err != nil {
+		return Result{}, err
+	}
 	params, err := m.params(ctx)
 	if err != nil {
 		return Result{}, err
 	}
-	begin := time.Now()
+	was, err := domain.MaxDowntime(ctx, m.Source, m.VM)
+	if err != nil {
+		return Result{}, err
+	}
+	down := m.Policy.downtime()
+	if err := domain.SetMaxDowntime(ctx, m.Source, m.VM, down.now()); err != nil {
+		return Result{}, err
+	}
+	r, err := m.run(ctx, params, flags|m.Policy.flags(), down)
+	if err != nil && !domain.Lost(m.Source) && !errors.Is(err, ErrInterrupted) { // for the next, whoever begins it
+		_ = domain.SetMaxDowntime(context.WithoutCancel(ctx), m.Source, m.VM, was)
+	}
+	return r, err
+}
+
+// Recover goes on with a migration that was interrupted in post-copy. Of the policy it
+// takes TLS, which must be what it was before.
+//
+// Similar to: virsh migrate --postcopy-resume.
+func Recover(ctx context.Context, m Move) (Result, error) {
+	m.Policy = Policy{TLS: m.Policy.TLS, Postcopy: true}
+	for begin := time.Now(); ; {
+		r, err := m.run(ctx, &libvirt.DomainMigrateParameters{}, flags|m.Policy.flags()|libvirt.MIGRATE_POSTCOPY_RESUME, m.Policy.downtime())
+		// One of the QEMUs may learn later than the other that there is something to resume.
+		if !errors.Is(err, ErrInterrupted) || !errors.Is(err, libvirt.ERR_OPERATION_INVALID) || time.Since(begin) > settleTimeout {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return r, errors.Join(ctx.Err(), err)
+		case <-time.After(watchEvery):
+		}
+	}
+}
+
+func (m Move) run(ctx context.Context, params *libvirt.DomainMigrateParameters, flags libvirt.DomainMigrateFlags, down *downtime) (Result, error) {
+	w := &watch{Move: m, begin: time.Now(), moves: newPulse(m.Patience), nears: newNearing(), down: down}
 	done := make(chan error, 1)
-	go func() { done <- m.migrate(params) }()
-	if err := m.watch(ctx, done, begin); err != nil {
+	go func() { done <- m.migrate(params, flags) }()
+	err := w.until(ctx, done)
+	r := Result{Elapsed: time.Since(w.begin)}
+	if err != nil {
+		if errors.Is(err, ErrInterrupted) {
+			return Result{}, err
+		}
 		if domain.Lost(m.Source) {
 			return Result{}, fmt.Errorf("%w: %w", ErrUnknown, err)
 		}
@@ -96,14 +142,18 @@ func Run(ctx context.Context, m Move) (Result, error) {
 			return Result{}, err
 		}
 	}
-	r := Result{Elapsed: time.Since(begin)}
+	if w.paused { // libvirt lets it go on; this is to be sure
+		if err := domain.Resume(context.WithoutCancel(ctx), m.Dest, m.VM); err != nil {
+			return r, fmt.Errorf("%w: %w", ErrUnknown, err)
+		}
+	}
 	m.account(context.WithoutCancel(ctx), &r)
 	return r, nil
 }
 
 // migrate blocks until libvirt says that the migration is over. It is not bounded as
 // other calls are, but watched.
-func (m Move) migrate(params *libvirt.DomainMigrateParameters) error {
+func (m Move) migrate(params *libvirt.DomainMigrateParameters, flags libvirt.DomainMigrateFlags) error {
 	d, err := m.Source.LookupDomainByName(m.VM)
 	if err != nil {
 		return fmt.Errorf("find VM %s: %w", m.VM, err)
@@ -116,6 +166,7 @@ func (m Move) migrate(params *libvirt.DomainMigrateParameters) error {
 // anything to rewrite.
 func (m Move) params(ctx context.Context) (*libvirt.DomainMigrateParameters, error) {
 	p := &libvirt.DomainMigrateParameters{}
+	m.Policy.set(p)
 	if m.Rewrite == nil {
 		return p, nil
 	}
@@ -130,69 +181,12 @@ func (m Move) params(ctx context.Context) (*libvirt.DomainMigrateParameters, err
 	return p, err
 }
 
-// watch reports progress until the migration is over, and asks libvirt to abort
-// it when ctx ends or nothing moves: again and again, because a job that has not begun
-// yet cannot be aborted, but not for ever. If the source does not answer there is no
-// use in that: libvirt asks a QEMU one thing at a time.
-func (m Move) watch(ctx context.Context, done <-chan error, begin time.Time) error {
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
-	after := context.WithoutCancel(ctx)
-	moves := newPulse(m.Patience)
-	var aborted time.Time
-	stalled := false
-	for {
-		select {
-		case err := <-done:
-			if stalled && err != nil {
-				err = moves.stalled(err)
-			}
-			return err
-		case <-tick.C:
-		}
-		if aborted.IsZero() && ctx.Err() != nil {
-			aborted = time.Now()
-		}
-		var err error
-		if aborted.IsZero() {
-			var s *libvirt.DomainJobInfo
-			s, err = domain.JobStats(after, m.Watch, m.VM) // an error if it ended between two calls
-			m.report(s, begin)
-			if moves.stopped(s) {
-				stalled, aborted = true, time.Now()
-			}
-		} else {
-			err = domain.AbortJob(after, m.Watch, m.VM) // fails as long as there is nothing to abort
-		}
-		switch {
-		case domain.Lost(m.Watch):
-		case !aborted.IsZero() && time.Since(aborted) > moves.patience:
-			err = hangs("migration of "+m.VM, moves.patience)
-		default:
-			continue
-		}
-		domain.Forsake(m.Source)
-		return err
-	}
-}
-
-func (m Move) report(s *libvirt.DomainJobInfo, begin time.Time) {
-	if s == nil || m.Report == nil {
-		return
-	}
-	m.Report(Progress{
-		Total: int64(s.DataTotal), Done: int64(s.DataProcessed), Remaining: int64(s.DataRemaining),
-		Rate: int64(s.MemBps), Dirty: int64(s.MemDirtyRate * s.MemPageSize),
-		Elapsed: time.Since(begin),
-	})
-}
-
 // settle finds out where the machine is after libvirt reported failure; nil if it
 // runs on the destination.
 func (m Move) settle(ctx context.Context, cause error) error {
 	moved, err := Settle(context.WithoutCancel(ctx), m.Source, m.Dest, m.VM, m.Patience)
 	switch {
-	case errors.Is(err, ErrLost):
+	case errors.Is(err, ErrLost), errors.Is(err, ErrInterrupted):
 		return fmt.Errorf("%w: %w", err, cause)
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrUnknown, errors.Join(cause, err))

@@ -23,6 +23,10 @@ const settleTimeout = 30 * time.Second
 // on because the destination had not, which then came too late. Should it run on
 // neither, that is [ErrLost], and moved says where it is defined.
 //
+// In post-copy its memory is on both: as long as both QEMUs live, neither is touched, and
+// one that was interrupted is [ErrInterrupted]. If one of the two is gone, so is what it
+// had: that is [ErrLost], and the other is ended, whose memory is worth nothing.
+//
 // A host that does not answer is an error: only with both can it be known. A migration
 // that has stood still for patience is aborted, and is an error, too, if that does not
 // end it.
@@ -33,8 +37,8 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string, patie
 		if err != nil {
 			return false, err
 		}
-		if there.runs() { // the source's QEMU may not answer any more
-			if here, err := glance(ctx, source, vm); err == nil && !here.runs() {
+		if there.runs() && !there.postcopy { // the source's QEMU may not answer any more
+			if here, err := glance(ctx, source, vm); err == nil && !here.runs() && !here.postcopy {
 				return true, leave(ctx, source, vm, here)
 			}
 		}
@@ -46,6 +50,13 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string, patie
 		// knows nothing of it any more.
 		late := time.Since(begin) > settleTimeout
 		switch {
+		case here.postcopy || there.postcopy:
+			if over, moved, err := moves.halfway(ctx, source, dest, vm, here, there, late); over {
+				return moved, err
+			}
+			if here.job && !here.broken {
+				begin = time.Now()
+			}
 		case there.runs() && !here.runs(), there.is() && !there.waits && !here.is():
 			return true, leave(ctx, source, vm, here)
 		case here.job:
@@ -73,6 +84,50 @@ func Settle(ctx context.Context, source, dest *libvirt.Connect, vm string, patie
 	}
 }
 
+// halfway makes an end of a machine that is in post-copy on one host at least, if there is
+// one to be made now.
+func (p *pulse) halfway(ctx context.Context, source, dest *libvirt.Connect, vm string, here, there side, late bool) (over, moved bool, err error) {
+	switch {
+	case there.runs() && !there.postcopy: // all has come
+		if late {
+			return true, true, leave(ctx, source, vm, here)
+		}
+	case here.is() && there.is():
+		if here.broken && (there.broken || late) {
+			return true, false, ErrInterrupted
+		}
+		if here.job && !here.broken {
+			err := p.interrupt(ctx, source, vm)
+			return err != nil, false, err
+		}
+		if late {
+			return true, false, fmt.Errorf("%s is in post-copy, which does not go on: %w", vm, ErrUnknown)
+		}
+	case here.is() && (here.broken || late): // it has not what the destination's guest has written since
+		err := domain.Destroy(ctx, source, vm)
+		if err == nil {
+			_, err = lost(ctx, dest, vm, here, there)
+		}
+		return true, false, err
+	case there.is() && there.broken && (here.crashed || late): // pages are missing
+		moved, err := lost(ctx, dest, vm, here, there)
+		return true, moved, err
+	case late:
+		return true, false, fmt.Errorf("%s was in post-copy and is on one host alone: %w", vm, ErrUnknown)
+	}
+	return false, false, nil
+}
+
+// interrupt interrupts a post-copy in which nothing moves, and gives up on one for which
+// that does not end it.
+func (p *pulse) interrupt(ctx context.Context, source *libvirt.Connect, vm string) error {
+	s, err := domain.JobStats(ctx, source, vm)
+	if p.stopped(s) {
+		err = domain.BreakPostcopy(ctx, source, vm)
+	}
+	return p.given(source, vm, err)
+}
+
 // goOn aborts a migration that stands still, and gives up on one that does so twice as
 // long.
 func (p *pulse) goOn(ctx context.Context, source *libvirt.Connect, vm string) error {
@@ -80,6 +135,11 @@ func (p *pulse) goOn(ctx context.Context, source *libvirt.Connect, vm string) er
 	if p.stopped(s) {
 		err = domain.AbortJob(ctx, source, vm)
 	}
+	return p.given(source, vm, err)
+}
+
+// given says whether to give up on a migration, of which err is what was last heard.
+func (p *pulse) given(source *libvirt.Connect, vm string, err error) error {
 	switch {
 	case domain.Lost(source):
 		return err
@@ -109,6 +169,9 @@ type side struct {
 	waits   bool // it is paused until the end of one
 	stopped bool // it is paused for whatever reason
 	ended   bool // its guest has powered off
+	crashed bool // its QEMU has not ended by itself
+	// Its memory is on both hosts, and may be on its way no more.
+	postcopy, broken bool
 }
 
 func (s side) is() bool   { return s.defined && s.qemu }
@@ -126,8 +189,8 @@ func look(c domain.Condition, err error) (side, error) {
 	if errors.Is(err, domain.ErrNotFound) {
 		return side{}, nil
 	}
-	return side{defined: true, qemu: c.Running, job: c.Job, stopped: c.Paused, ended: c.Ended,
-		waits: c.Moving && c.Paused && !c.Job}, err
+	return side{defined: true, qemu: c.Running, job: c.Job, stopped: c.Paused, ended: c.Ended, crashed: c.Crashed,
+		waits: c.Moving && c.Paused && !c.Job && !c.Postcopy, postcopy: c.Postcopy, broken: c.Broken}, err
 }
 
 // leave removes what a host has of a machine that is on the other.

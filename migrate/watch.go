@@ -22,11 +22,18 @@ func Look(ctx context.Context, source *libvirt.Connect, vm string) (*Progress, e
 	if err != nil {
 		return nil, err
 	}
-	p := &Progress{
+	p := progress(s, c)
+	return &p, nil
+}
+
+// progress is what libvirt says of a job, and of its machine.
+func progress(s *libvirt.DomainJobInfo, c domain.Condition) Progress {
+	p := Progress{
 		Phase: Copy, Total: int64(s.DataTotal), Done: int64(s.DataProcessed), Remaining: int64(s.DataRemaining),
 		Rate: int64(s.MemBps), Dirty: int64(s.MemDirtyRate * s.MemPageSize),
 		Elapsed: time.Duration(s.TimeElapsed) * time.Millisecond,
 	}
+	gain := p.Rate
 	switch {
 	case c.Postcopy:
 		p.Phase = Postcopy
@@ -34,11 +41,13 @@ func Look(ctx context.Context, source *libvirt.Connect, vm string) (*Progress, e
 		p.Phase = Handover
 	case p.Total == 0:
 		p.Phase = Setup
+	default: // the guest writes meanwhile
+		gain -= p.Dirty
 	}
-	if gain := p.Rate - p.Dirty; p.Phase == Copy && gain > 0 {
+	if gain > 0 {
 		p.Left = time.Duration(float64(p.Remaining) / float64(gain) * float64(time.Second))
 	}
-	return p, nil
+	return p
 }
 
 // Percent is how much of the memory is there, of 100. When the guest writes what is

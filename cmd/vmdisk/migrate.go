@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,14 +17,23 @@ import (
 func migrateCommand() *cli.Command {
 	return &cli.Command{
 		Name: "migrate", Usage: "move a machine to another host", ArgsUsage: "VM DEST",
-		Description: "DEST is a libvirt URI, or a host name that gets the scheme and path of --connect.\nThe source host uses it too. Ctrl-C aborts the move; the machine stays where it was. So does\nvmdisk migrate --abort VM, from wherever; aborted either way it ends with 130.\nThe percentage is of memory that was there once: a guest that writes it anew makes\nmore to go, and not fewer percent.",
-		Flags: append(migrateStatusFlags(),
-			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine"},
-			&cli.BoolFlag{Name: "no-check", Usage: "do not ask"},
-			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure the machine first, which takes a second"},
-			&cli.BoolFlag{Name: "fix", Usage: "cure what can be cured: networks missing there, media in drives"},
-			&cli.BoolFlag{Name: "offline", Usage: "VM is off: only its definition moves"},
-		),
+		Description: `DEST is a libvirt URI, or a host name that gets the scheme and path of
+--connect. The source host uses it too. Ctrl-C aborts the move; the machine
+stays where it was, unless it is in post-copy. So does vmdisk migrate --abort
+VM, from wherever; aborted either way it ends with 130.
+
+` + policyHelp + `
+
+The percentage is of memory that was there once: a guest that writes it anew
+makes more to go, and not fewer percent.`,
+		Flags: slices.Concat(migrateStatusFlags(), []cli.Flag{
+			&cli.BoolFlag{Name: "check", Usage: "only ask whether DEST can run the machine", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "no-check", Usage: "do not ask", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure the machine first, which takes 1 s", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "fix", Usage: "cure what can be: networks missing there, media", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "offline", Usage: "VM is off: only its definition moves", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "recover", Usage: "go on with one interrupted in post-copy: VM [DEST]", DisableDefaultText: true},
+		}, policyFlags()),
 		Action: onHost(runMigrate),
 	}
 }
@@ -35,6 +45,9 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		}
 		return runMigrateStatus(ctx, c, h, c.Bool("abort"))
 	}
+	if c.Bool("recover") {
+		return runRecover(ctx, c, h)
+	}
 	args, err := c.arguments("VM", "DEST")
 	if err != nil {
 		return err
@@ -45,6 +58,9 @@ func runMigrate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	o := vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast"), Fix: c.Bool("fix"), Offline: c.Bool("offline")}
 	if c.Bool("check") {
 		return runCheck(ctx, c, h, args[0], args[1], o)
+	}
+	if o.Policy, err = c.policy(); err != nil {
+		return err
 	}
 	m, err := h.Migrate(ctx, args[0], args[1], o)
 	if err != nil {
@@ -82,4 +98,20 @@ func migrationOf(m vmdisk.Migration) migration {
 		From: m.From, To: m.To, Elapsed: m.Elapsed.Milliseconds(), Downtime: m.Downtime.Milliseconds(),
 		Transferred: m.Transferred, Offline: m.Offline, HandedOver: m.HandedOver, Forecast: forecastOf(m.Forecast),
 	}
+}
+
+func runRecover(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args := c.Args().Slice()
+	if len(args) == 0 || len(args) > 2 {
+		return usagef("--recover takes VM [DEST]; usage: %s", c.usage())
+	}
+	m, err := h.RecoverMigration(ctx, args[0], c.Args().Get(1))
+	if err != nil {
+		return err
+	}
+	value := struct {
+		VM string `json:"vm"`
+		To string `json:"to"`
+	}{m.VM, m.To}
+	return c.ui.result(value, "%s runs on %s, with all of its memory", m.VM, m.To)
 }

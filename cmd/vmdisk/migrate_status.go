@@ -15,8 +15,8 @@ import (
 
 func migrateStatusFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.BoolFlag{Name: "status", Usage: "say how far VM's migration is that another command runs, without DEST"},
-		&cli.BoolFlag{Name: "abort", Usage: "abort it, without DEST; that command then ends with 130"},
+		&cli.BoolFlag{Name: "status", Usage: "say how far VM is on its way; without DEST", DisableDefaultText: true},
+		&cli.BoolFlag{Name: "abort", Usage: "abort its move; without DEST", DisableDefaultText: true},
 	}
 }
 
