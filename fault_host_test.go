@@ -19,6 +19,7 @@ import (
 	"github.com/ceph/go-ceph/rados"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"github.com/vmdisk/vmdisk/migrate"
 	"github.com/vmdisk/vmdisk/secret"
 )
 
@@ -187,6 +188,7 @@ func TestSecretFaults(t *testing.T) {
 type sleeper struct {
 	Do, VM, Dest string
 	At           int
+	OnStall      migrate.Stall
 }
 
 func (c sleeper) happen(t *testing.T) {
@@ -199,7 +201,7 @@ func (c sleeper) happen(t *testing.T) {
 	var err error
 	switch c.Do {
 	case "migrate":
-		_, err = h.Migrate(t.Context(), c.VM, c.Dest, MigrateOptions{})
+		_, err = h.Migrate(t.Context(), c.VM, c.Dest, MigrateOptions{Policy: migrate.Policy{OnStall: c.OnStall}})
 	case "start, and sleep in it":
 		h.fault = func(_, step string, when phase) error {
 			if step == "start" && when == before {

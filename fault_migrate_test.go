@@ -30,7 +30,8 @@ const hostSilence = 8 * time.Second
 type traveller struct {
 	VM
 	console
-	at int
+	at     int
+	policy migrate.Policy // with which it is moved
 }
 
 func (m *traveller) there() int { return 1 - m.at }
@@ -64,7 +65,7 @@ func (m *traveller) leavesWith(t *testing.T, h *Host, reached <-chan struct{}) (
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
-		_, err := h.Migrate(t.Context(), m.UUID, testLab.Hosts[m.there()].URI, MigrateOptions{})
+		_, err := h.Migrate(t.Context(), m.UUID, testLab.Hosts[m.there()].URI, MigrateOptions{Policy: m.policy})
 		done <- err
 	}()
 	select {
