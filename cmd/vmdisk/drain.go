@@ -21,18 +21,19 @@ func drainCommand() *cli.Command {
 		Description: `HOST and the destinations are host names or libvirt URIs, as DEST of migrate.
 Machines that are quickly moved go first, those that write faster than they can be
 copied last; each goes where the most memory is left. Ctrl-C aborts what is under
-way; the same command goes on with what is left.
+way; the same command goes on with what is left. How each is moved is said as for
+migrate; see vmdisk migrate --help.
 
   vmdisk drain compute1 --to compute2,compute3 --dry-run    what would go where
   vmdisk drain compute1 --to compute2,compute3 --workers 4`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			&cli.StringSliceFlag{Name: "to", Usage: "the `HOSTS` that take them, separated by commas"},
 			&cli.IntFlag{Name: "workers", Usage: "move `N` at once", Value: 2},
-			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would go where"},
-			&cli.BoolFlag{Name: "no-check", Usage: "do not ask whether a destination is fit"},
-			&cli.BoolFlag{Name: "fix", Usage: "cure what can be cured: networks missing there, media in drives"},
-			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure how much a machine writes"},
-		},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would go where", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "no-check", Usage: "do not ask whether a destination is fit", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "fix", Usage: "cure what can be: networks missing there, media", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "no-forecast", Usage: "do not measure how much a machine writes", DisableDefaultText: true},
+		}, policyFlags()...),
 		Action: action(runDrain),
 	}
 }
@@ -50,6 +51,9 @@ func runDrain(ctx context.Context, c *command) error {
 		return usagef("--workers %d is not positive", o.Workers)
 	}
 	o.Migrate = vmdisk.MigrateOptions{NoCheck: c.Bool("no-check"), NoForecast: c.Bool("no-forecast"), Fix: c.Bool("fix")}
+	if o.Migrate.Policy, err = c.policy(); err != nil {
+		return err
+	}
 	h, err := c.openOn(ctx, args[0])
 	if err != nil {
 		return err

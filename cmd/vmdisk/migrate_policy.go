@@ -17,8 +17,8 @@ func policyFlags() []cli.Flag {
 		&cli.DurationFlag{Name: "downtime", Usage: "it may stand still for `TIME` at the end", DefaultText: "500ms"},
 		&cli.StringFlag{Name: "bandwidth", Usage: "send at most this `SIZE` a second, as 100M"},
 		&cli.DurationFlag{Name: "deadline", Usage: "abort a move that is not over after `TIME`", DefaultText: "none"},
-		&cli.StringFlag{Name: "on-stall", Usage: "do `WHAT` then, see above", DefaultText: "auto-converge"},
-		&cli.DurationFlag{Name: "stall-after", Usage: "if it gets no nearer for `TIME`", DefaultText: "30s + 10s/GiB"},
+		&cli.DurationFlag{Name: "stall-after", Usage: "it gets no nearer for `TIME`", DefaultText: "30s + 10s/GiB"},
+		&cli.StringFlag{Name: "on-stall", Usage: "then auto-converge, abort, postcopy or pause: `WHAT`", DefaultText: "the first"},
 		&cli.BoolFlag{Name: "auto-converge", Usage: "slow down a guest that writes too fast", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "postcopy", Usage: "run it there after the first pass; fetch the rest", DisableDefaultText: true},
 		&cli.IntFlag{Name: "parallel", Usage: "copy over `N` connections", DefaultText: "1"},
@@ -29,7 +29,7 @@ func policyFlags() []cli.Flag {
 
 const policyHelp = `A guest may write faster than its memory is copied. --on-stall says what to
 do if a move gets no nearer to its end:
-  auto-converge  slow the guest down, from the start, as far as it takes
+  auto-converge  slow the guest down as far as it takes (the default)
   abort          leave it where it is
   postcopy       run it on DEST and fetch the rest; no abort any more
   pause          stop it until all is copied
