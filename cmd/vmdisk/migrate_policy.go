@@ -18,7 +18,7 @@ func policyFlags() []cli.Flag {
 		&cli.StringFlag{Name: "bandwidth", Usage: "send at most this `SIZE` a second, as 100M"},
 		&cli.DurationFlag{Name: "deadline", Usage: "abort a move that is not over after `TIME`", DefaultText: "none"},
 		&cli.DurationFlag{Name: "stall-after", Usage: "it gets no nearer for `TIME`", DefaultText: "30s + 10s/GiB"},
-		&cli.StringFlag{Name: "on-stall", Usage: "then auto-converge, abort, postcopy or pause: `WHAT`", DefaultText: "the first"},
+		&cli.StringFlag{Name: "on-stall", Usage: "then do `WHAT`: auto-converge, abort, postcopy, pause"},
 		&cli.BoolFlag{Name: "auto-converge", Usage: "slow down a guest that writes too fast", DisableDefaultText: true},
 		&cli.BoolFlag{Name: "postcopy", Usage: "run it there after the first pass; fetch the rest", DisableDefaultText: true},
 		&cli.IntFlag{Name: "parallel", Usage: "copy over `N` connections", DefaultText: "1"},
