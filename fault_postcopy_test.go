@@ -68,7 +68,7 @@ func (m *traveller) switches(t *testing.T) {
 func (m *traveller) departs(t *testing.T) (h *Host, copying <-chan struct{}) {
 	t.Helper()
 	begun := make(chan struct{}, 1)
-	h = impatient(t, m.at, hostSilence, func(e Event) {
+	h = impatient(t, m.at, 0, func(e Event) {
 		if e.Migration != nil && e.Migration.Phase == migrate.Copy {
 			select {
 			case begun <- struct{}{}:

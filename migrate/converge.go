@@ -32,10 +32,6 @@ type watch struct {
 	broken  time.Time // since when the source says that post-copy is interrupted
 }
 
-// brokenTime is how long libvirt may take to end a migration that is interrupted in
-// post-copy. The destination's QEMU may never say so: it may wait for a page itself.
-const brokenTime = 10 * time.Second
-
 // until blocks until the migration is over. Libvirt is asked to abort one again and
 // again, because a job that has not begun yet cannot be aborted, but not for ever. If
 // the source does not answer there is no use in that: libvirt asks a QEMU one thing at
@@ -65,7 +61,7 @@ func (w *watch) until(ctx context.Context, done <-chan error) error {
 		}
 		switch {
 		case domain.Lost(w.Watch):
-		case !w.broken.IsZero() && time.Since(w.broken) > brokenTime:
+		case !w.broken.IsZero() && time.Since(w.broken) > settleTimeout: // the destination's QEMU may itself wait for a page
 			err = fmt.Errorf("%w, whose QEMU does not answer", ErrInterrupted)
 		case !w.aborted.IsZero() && time.Since(w.aborted) > w.moves.patience:
 			err = hangs("migration of "+w.VM, w.moves.patience)
@@ -133,9 +129,13 @@ func (w *watch) stall(after time.Duration, timeout bool) error {
 // postcopy waits for one that cannot be aborted any more; if nothing moves in it, it is
 // interrupted.
 func (w *watch) postcopy(ctx context.Context, s *libvirt.DomainJobInfo) error {
-	if stopped := w.moves.stopped(s); !stopped {
-		w.aborted = time.Time{} // it was too late
-	} else if w.aborted.IsZero() {
+	stopped := w.moves.stopped(s)
+	switch {
+	case !w.broken.IsZero():
+		w.aborted = time.Time{} // as it was to be
+	case !stopped:
+		w.aborted, w.why = time.Time{}, nil // it was too late
+	case w.aborted.IsZero():
 		w.aborted, w.why = time.Now(), fmt.Errorf("%w: nothing has moved for %v", ErrStalled, w.moves.patience.Round(time.Millisecond))
 		return domain.BreakPostcopy(context.WithoutCancel(ctx), w.Watch, w.VM)
 	}
