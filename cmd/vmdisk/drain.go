@@ -77,7 +77,7 @@ func runDrain(ctx context.Context, c *command) error {
 	if o.DryRun || len(all) == 0 {
 		return nil
 	}
-	return c.ui.text(fmt.Sprintf("%s is empty: %d moved in %s", args[0], len(all), strings.TrimSpace(duration(time.Since(begin)))))
+	return c.ui.text(fmt.Sprintf("%s is empty: %d moved in %s", all[0].Migration.From, len(all), strings.TrimSpace(duration(time.Since(begin)))))
 }
 
 // openOn opens a host by name or URI; the one that --connect leads to is itself.
