@@ -47,10 +47,20 @@ func TestGuestUsesCephConf(t *testing.T) {
 	h := open(t, 0)
 	vm := guest(t, h)
 	consoleOf(vm.Name).writes(t, 0, "vda")
-	part, err := testLab.Hosts[0].QEMU(vm.Name)
-	if err != nil {
-		t.Fatal(err)
+	socket := adminSocket(t, 0, vm)
+	for option, want := range map[string]string{"rbd_cache_policy": "writeback", "rbd_cache": "true"} {
+		out, err := exec.Command("ceph", "--admin-daemon", socket, "config", "get", option).Output()
+		if err != nil || !strings.Contains(string(out), `"`+want+`"`) {
+			t.Errorf("%s is %s, want %s (%v)", option, out, want, err)
+		}
 	}
+}
+
+// adminSocket is that of a running machine's librbd, which also has a log.
+func adminSocket(t *testing.T, host int, vm VM) string {
+	t.Helper()
+	part, err := testLab.Hosts[host].QEMU(vm.Name)
+	must(t, err)
 	ceph := filepath.Dir(testLab.Conf)
 	sockets, err := filepath.Glob(filepath.Join(ceph, "guests", fmt.Sprintf("ceph-client.cinder.%d.*.asok", part.PID())))
 	if err != nil || len(sockets) != 1 {
@@ -59,12 +69,7 @@ func TestGuestUsesCephConf(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(ceph, "log-guests", fmt.Sprintf("qemu-guest-%d.log", part.PID()))); err != nil {
 		t.Error(err)
 	}
-	for option, want := range map[string]string{"rbd_cache_policy": "writeback", "rbd_cache": "true"} {
-		out, err := exec.Command("ceph", "--admin-daemon", sockets[0], "config", "get", option).Output()
-		if err != nil || !strings.Contains(string(out), `"`+want+`"`) {
-			t.Errorf("%s is %s, want %s (%v)", option, out, want, err)
-		}
-	}
+	return sockets[0]
 }
 
 // vmdisk's own connections leave neither log nor socket in the guests' folder.
