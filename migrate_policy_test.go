@@ -245,7 +245,7 @@ func stallConverges(t *testing.T, m *traveller) {
 func deadlineAborts(t *testing.T, m *traveller) {
 	m.dirties(t, hot)
 	p := stuck(migrate.StallPause)
-	p.StallAfter, p.Timeout = time.Minute, 5*time.Second
+	p.StallAfter, p.Timeout = time.Minute, 12*time.Second // more than a pass
 	_, err := m.goes(t, p, nil)
 	stalls(t, err, "--downtime")
 	m.dirties(t, 0)

@@ -110,7 +110,7 @@ func (w *watch) act(ctx context.Context, s *libvirt.DomainJobInfo) error {
 		return w.abort(after, fmt.Errorf("%w: nothing has moved for %v, so it was aborted", ErrStalled, w.moves.patience.Round(time.Millisecond)))
 	case limit > 0 && time.Since(w.begin) > limit:
 		return w.abort(after, w.stall(limit, true))
-	case s != nil:
+	case s != nil && s.MemIteration > 0: // before that there is nothing that could come nearer
 		return w.converge(after, s)
 	}
 	return nil
