@@ -48,6 +48,8 @@ type Drained struct {
 	Forecast  *migrate.Forecast
 	Migration Migration // zero unless it moved
 	Err       error     // why it stays
+
+	emulated bool
 }
 
 // Moved says whether the machine is on another host now.
@@ -138,7 +140,7 @@ func (d *drain) prepare(ctx context.Context) (err error) {
 			return err
 		}
 		d.total += memory
-		d.all = append(d.all, Drained{VM: info.Name, UUID: info.UUID, State: info.State, Memory: memory})
+		d.all = append(d.all, Drained{VM: info.Name, UUID: info.UUID, State: info.State, Memory: memory, emulated: info.Emulated})
 	}
 	if err := d.forecast(ctx); err != nil {
 		return err
@@ -185,7 +187,7 @@ func (d *drain) forecast(ctx context.Context) error {
 			group.Go(func() error {
 				load, err := d.measure(ctx, m.UUID)
 				if err == nil {
-					f := migrate.Estimate(load, seen, d.o.Migrate.Policy)
+					f := migrate.Estimate(load, seen, d.o.Migrate.For(m.emulated))
 					m.Forecast = &f
 				}
 				return ctx.Err()

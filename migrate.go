@@ -174,6 +174,7 @@ func (m *move) prepare(ctx context.Context, vm, dest string) (err error) {
 	if m.vm, err = m.session.find(ctx, m.h, vm); err != nil {
 		return err
 	}
+	m.o.Policy = m.o.For(m.vm.Emulated)
 	if farErr != nil {
 		return farErr
 	}

@@ -62,6 +62,9 @@ func (m *move) forecast(ctx context.Context) error {
 	}
 	f := migrate.Estimate(m.sight.load, link, m.o.Policy)
 	m.result.Forecast = &f
+	if advice := f.Advice(); advice != "" {
+		m.h.emit(Event{Kind: Note, Op: "migrate", Object: m.vm.Name, Step: "forecast", Detail: advice})
+	}
 	return nil
 }
 

@@ -176,7 +176,9 @@ func stallAborts(t *testing.T, m *traveller) {
 	was, err := domain.MaxDowntime(t.Context(), conn, m.UUID)
 	must(t, err)
 	var steps []time.Duration
-	_, err = m.goes(t, stuck(migrate.StallAbort), func(e Event) {
+	p := stuck(migrate.StallAbort)
+	p.FirstDowntime = 20 * time.Millisecond
+	_, err = m.goes(t, p, func(e Event) {
 		if e.Migration == nil || e.Migration.Phase != migrate.Copy {
 			return
 		}

@@ -15,7 +15,9 @@ type Info struct {
 	UUID    string
 	State   string // as virsh says it: "running", "shut off"
 	Running bool   // it has a QEMU, be it paused
-	Disks   []DiskInfo
+	// Emulated is that its CPUs are, by QEMU's TCG, and not virtualized.
+	Emulated bool
+	Disks    []DiskInfo
 }
 
 // DiskInfo is one disk of a machine. Pool and Image are "" for one that is not
@@ -85,11 +87,15 @@ func ParseDisks(text string) ([]DiskInfo, error) {
 	if err != nil {
 		return nil, err
 	}
+	return diskInfos(d), nil
+}
+
+func diskInfos(d *libvirtxml.Domain) []DiskInfo {
 	all := []DiskInfo{}
 	for _, device := range disks(d) {
 		all = append(all, describe(device))
 	}
-	return all, nil
+	return all
 }
 
 func describe(d *libvirtxml.DomainDisk) DiskInfo {

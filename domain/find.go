@@ -106,8 +106,11 @@ func inspect(d *libvirt.Domain) (Info, error) {
 	if err != nil {
 		return Info{}, wrap("inspect", name, err)
 	}
-	found, err := ParseDisks(text)
-	return Info{Name: name, UUID: id, State: states[state], Running: hasQEMU(state), Disks: found}, err
+	x, err := parse(text)
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{Name: name, UUID: id, State: states[state], Running: hasQEMU(state), Emulated: x.Type == "qemu", Disks: diskInfos(x)}, nil
 }
 
 func hasQEMU(s libvirt.DomainState) bool {

@@ -157,6 +157,19 @@ func (f Forecast) String() string {
 		f.Downtime.Round(10*time.Millisecond).Milliseconds(), at, perSecond(f.Bandwidth))
 }
 
+// Advice is which policy one that does not converge calls for, for a person; "" if it
+// does.
+func (f Forecast) Advice() string {
+	switch {
+	case f.Converges:
+		return ""
+	case f.CallsFor == StallAutoConverge:
+		return "it has to be slowed down, as it is unless --on-stall says otherwise"
+	default:
+		return "it has to be slowed down to less than half; better:  --on-stall " + string(f.CallsFor)
+	}
+}
+
 func perSecond(rate int64) string {
 	const mib = 1 << 20
 	if rate < 10*mib {

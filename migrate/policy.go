@@ -29,6 +29,8 @@ type Policy struct {
 	// Downtime is how long the guest may stand still at the end; 0 is 500 ms. It is
 	// reached in steps: a guest that converges with less stands still for less.
 	Downtime time.Duration
+	// FirstDowntime is what is tried first of that; 0 is a tenth, see [Policy.For].
+	FirstDowntime time.Duration
 	// Bandwidth is the most that is sent, in bytes a second; 0 is what was set for the
 	// machine (virsh migrate-setspeed), which is no limit if nothing was. Libvirt counts
 	// in MiB: it is rounded up.
@@ -157,18 +159,38 @@ const downtimeSteps = 10
 // downtime is how long the guest may stand still, by the step: the limit's tenth first.
 // Nova takes a step on the clock; here one is taken when a pass gets no nearer.
 type downtime struct {
-	limit time.Duration
-	step  int
+	first, limit time.Duration
+	step         int
 }
 
-func (p Policy) downtime() *downtime { return &downtime{limit: p.longestDowntime()} }
+func (p Policy) downtime() *downtime {
+	d := &downtime{limit: p.longestDowntime()}
+	if d.first = min(p.FirstDowntime, d.limit); d.first == 0 {
+		d.first = d.limit / downtimeSteps
+	}
+	return d
+}
+
+// emulatedDowntime is what is tried first with a guest that is emulated: QEMU's default.
+const emulatedDowntime = 300 * time.Millisecond
+
+// For is the policy for a guest whose CPUs are emulated, or not. When what is left comes
+// near to what the downtime allows, QEMU asks again and again which pages were written,
+// and its TCG can lose some each time: a store may slip between the asking and the
+// answer, and the guest crashes on the destination. A longer downtime at the start has it
+// ask less.
+func (p Policy) For(emulated bool) Policy {
+	if emulated && p.FirstDowntime == 0 {
+		p.FirstDowntime = emulatedDowntime
+	}
+	return p
+}
 
 // now is the step's, at least a millisecond.
 func (d *downtime) now() time.Duration { return d.at(d.step) }
 
 func (d *downtime) at(step int) time.Duration {
-	base := d.limit / downtimeSteps
-	return max(base+(d.limit-base)*time.Duration(step)/downtimeSteps, time.Millisecond).Truncate(time.Millisecond)
+	return max(d.first+(d.limit-d.first)*time.Duration(step)/downtimeSteps, time.Millisecond).Truncate(time.Millisecond)
 }
 
 // last says that it cannot be raised any more.

@@ -22,7 +22,11 @@ func runCheck(ctx context.Context, c *command, h *vmdisk.Host, vm, dest string, 
 		return err
 	}
 	if f := found.Forecast; f != nil {
-		if err := c.ui.text("forecast: " + f.String()); err != nil {
+		said := "forecast: " + f.String()
+		if advice := f.Advice(); advice != "" {
+			said += "\n  " + advice
+		}
+		if err := c.ui.text(said); err != nil {
 			return err
 		}
 	}
