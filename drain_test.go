@@ -18,7 +18,7 @@ import (
 
 // A host is drained to two others: what is off and what writes little goes first, what
 // cannot go does not keep the rest, and a drain that was interrupted is gone on with.
-func TestDrain(t *testing.T) {
+func TestDrainMigrates(t *testing.T) {
 	var mu sync.Mutex
 	var gone []string // in the order in which they went
 	watching := func(progress func()) *Host {

@@ -233,18 +233,8 @@ func hangsAt(t *testing.T, moment string) (script string, reached <-chan struct{
 }
 
 func TestMigrationFaults(t *testing.T) {
-	unfenced(t)
-	forgetsSoon(t)
-	for i := range testLab.Hosts {
-		t.Cleanup(func() { must(t, wellAgain(testLab.Hosts[i])) })
-	}
-	vm := guest(t, open(t, 0))
-	m := &traveller{VM: vm, console: consoleOf(vm.Name)}
-	m.writes(t, 0, "vda")
-	for _, tt := range []struct {
-		name string
-		run  func(*testing.T, *traveller)
-	}{
+	heals(t)
+	travels(t, []journey{
 		{"secret removed after the preflight", secretRemovedAfterPreflight},
 		{"source libvirtd killed in Perform", sourceLibvirtdKilledInPerform},
 		{"source libvirtd killed in Confirm", sourceLibvirtdKilledInConfirm},
@@ -258,7 +248,31 @@ func TestMigrationFaults(t *testing.T) {
 		{"source frozen with the disk's lock", sourceFrozenWithLock},
 		{"client killed", clientKilled},
 		{"source QEMU killed in Perform", sourceQEMUKilled},
-	} {
+	})
+}
+
+// heals has the hosts well again when the test ends, and the cluster soon forget who
+// died.
+func heals(t *testing.T) {
+	unfenced(t)
+	forgetsSoon(t)
+	for i := range testLab.Hosts {
+		t.Cleanup(func() { must(t, wellAgain(testLab.Hosts[i])) })
+	}
+}
+
+// journey is something that happens to a machine that is moved.
+type journey struct {
+	name string
+	run  func(*testing.T, *traveller)
+}
+
+// travels has all of it happen to one machine that writes all the time.
+func travels(t *testing.T, all []journey) {
+	vm := guest(t, open(t, 0))
+	m := &traveller{VM: vm, console: consoleOf(vm.Name)}
+	m.writes(t, 0, "vda")
+	for _, tt := range all {
 		if !t.Run(tt.name, func(t *testing.T) { tt.run(t, m) }) {
 			return // where it is now, is not known
 		}

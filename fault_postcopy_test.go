@@ -14,19 +14,9 @@ import (
 	"github.com/vmdisk/vmdisk/migrate"
 )
 
-func TestPostcopyFaults(t *testing.T) {
-	unfenced(t)
-	forgetsSoon(t)
-	for i := range testLab.Hosts {
-		t.Cleanup(func() { must(t, wellAgain(testLab.Hosts[i])) })
-	}
-	vm := guest(t, open(t, 0))
-	m := &traveller{VM: vm, console: consoleOf(vm.Name)}
-	m.writes(t, 0, "vda")
-	for _, tt := range []struct {
-		name string
-		run  func(*testing.T, *traveller)
-	}{
+func TestMigrationPostcopy(t *testing.T) {
+	heals(t)
+	travels(t, []journey{
 		{"cut", postcopyCut},
 		{"virsh's cut", postcopyCutUnknown},
 		{"destination QEMU frozen", destQEMUFrozenInPostcopy},
@@ -34,11 +24,7 @@ func TestPostcopyFaults(t *testing.T) {
 		{"source libvirtd killed", sourceLibvirtdKilledInPostcopy},
 		{"destination libvirtd killed", destLibvirtdKilledInPostcopy},
 		{"destination QEMU killed", destQEMUKilledInPostcopy},
-	} {
-		if !t.Run(tt.name, func(t *testing.T) { tt.run(t, m) }) {
-			return // where it is now, is not known
-		}
-	}
+	})
 }
 
 // splits begins to move the machine and returns when it runs on the destination while

@@ -58,13 +58,7 @@ func (m *traveller) dirties(t *testing.T, region int64) {
 
 // A guest that writes faster than its memory is sent: each policy ends as it says.
 func TestMigrationPolicies(t *testing.T) {
-	vm := guest(t, open(t, 0))
-	m := &traveller{VM: vm, console: consoleOf(vm.Name)}
-	m.writes(t, 0, "vda")
-	for _, tt := range []struct {
-		name string
-		run  func(*testing.T, *traveller)
-	}{
+	travels(t, []journey{
 		{"parallel", parallel},
 		{"compressed", compressed},
 		{"bandwidth", bandwidth},
@@ -76,11 +70,7 @@ func TestMigrationPolicies(t *testing.T) {
 		{"stall, postcopy", stallGoesPostcopy},
 		{"stall, auto-converge", stallConverges},
 		{"deadline", deadlineAborts},
-	} {
-		if !t.Run(tt.name, func(t *testing.T) { tt.run(t, m) }) {
-			return
-		}
-	}
+	})
 }
 
 func parallel(t *testing.T, m *traveller) {

@@ -17,13 +17,7 @@ import (
 
 func TestMigrationStatus(t *testing.T) {
 	forgetsSoon(t)
-	vm := guest(t, open(t, 0))
-	m := &traveller{VM: vm, console: consoleOf(vm.Name)}
-	m.writes(t, 0, "vda")
-	for _, tt := range []struct {
-		name string
-		run  func(*testing.T, *traveller)
-	}{
+	travels(t, []journey{
 		{"none", noMigration},
 		{"in the preflight", abortedInPreflight},
 		{"while copying", abortedWhileCopying},
@@ -31,11 +25,7 @@ func TestMigrationStatus(t *testing.T) {
 		{"its client killed", abortedWithoutClient},
 		{"aborted by virsh", abortedByVirsh},
 		{"handed over", locksHandedOver},
-	} {
-		if !t.Run(tt.name, func(t *testing.T) { tt.run(t, m) }) {
-			return
-		}
-	}
+	})
 }
 
 // seen waits until the migration is in a phase, as the other host is told it.
