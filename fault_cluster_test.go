@@ -237,7 +237,7 @@ func workflowsToStrike(t *testing.T) []struck {
 				_, err := h.CreateVolume(ctx, "struck-old", disk.GiB)
 				return err
 			}},
-		{name: "migrate", at: "copy", more: silence, // to be aborted
+		{name: "migrate", at: "copy", more: silence + lookTime, // to be aborted
 			work: func(ctx context.Context, h *Host) error {
 				_, err := h.Migrate(ctx, toMove.UUID, testLab.Hosts[1].URI, MigrateOptions{NoCheck: true})
 				return err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -244,7 +245,7 @@ func (m *move) settle(gave bool) action {
 // close ends the connections, that to the destination when the probe is gone.
 func (m *move) close() {
 	ctx := context.Background()
-	m.sight.end()
+	m.sight.end(m.watch)
 	if m.to != nil {
 		if _, err := domain.Hostname(ctx, m.to); err == nil { // else it does not end the probe either
 			_ = m.report.Wait() // should the probe be left, AUTODESTROY ends it now
@@ -271,11 +272,18 @@ func (m *move) meet() error {
 	return nil
 }
 
+// lookTime is how long Ceph may take to say who has the disks open before a move.
+const lookTime = time.Second
+
 func (m *move) copy(ctx context.Context) error {
 	looked := make(chan struct{})
 	go func() {
 		defer close(looked)
-		m.before, _ = m.users(ctx) // then that they were handed over is not known
+		ctx, cancel := context.WithTimeout(ctx, lookTime)
+		defer cancel()
+		if before, err := m.users(ctx); err == nil { // else whether they are handed over is not known
+			m.before = before
+		}
 	}()
 	rewrite, err := m.rewrite(ctx)
 	m.adapt = rewrite

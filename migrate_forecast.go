@@ -10,6 +10,7 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/migrate"
+	"libvirt.org/go/libvirt"
 )
 
 // sighting is a measurement of the guest that goes on beside other work, on the
@@ -32,13 +33,22 @@ func (m *move) look(ctx context.Context, vm string) *sighting {
 	return s
 }
 
-// end waits until it does not use the connection any more.
-func (s *sighting) end() {
-	if s != nil {
-		s.stop()
-		<-s.done
+// end waits until it does not use the connection any more, but not for a libvirt that
+// does not answer: the connection is left to it then.
+func (s *sighting) end(conn *libvirt.Connect) {
+	if s == nil {
+		return
+	}
+	s.stop()
+	select {
+	case <-s.done:
+	case <-time.After(sightingEnds):
+		domain.Forsake(conn)
 	}
 }
+
+// sightingEnds is how long that may take. Stopped, no call is begun any more.
+const sightingEnds = time.Second
 
 // forecast waits for the measurement. What cannot be measured is no reason not to move.
 func (m *move) forecast(ctx context.Context) error {

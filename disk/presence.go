@@ -151,14 +151,37 @@ func (w *watch) ended() bool {
 	}
 }
 
-// forget takes the watch away, if there is one. At worst it expires.
+// forget takes the watch away, if there is one. At worst it expires. What is said until
+// then is taken, and not heard: go-ceph closes the channels that it is said on.
 func (w *watch) forget() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.w != nil {
-		_ = w.w.Delete()
-		w.w = nil
+	if w.w == nil {
+		return
 	}
+	events, lost := w.w.Events(), w.w.Errors()
+	for taken := true; taken; {
+		select {
+		case <-events:
+		case <-lost:
+		default:
+			taken = false
+		}
+	}
+	deleted := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-events:
+			case <-lost:
+			case <-deleted:
+				return
+			}
+		}
+	}()
+	_ = w.w.Delete()
+	close(deleted)
+	w.w = nil
 }
 
 // members asks the journal of a pool who is there, by client. One that it does not

@@ -221,7 +221,11 @@ func (p Part) each(ctx context.Context, f func(process) error) error {
 			continue
 		}
 		alive = true
-		if err := f(q); err != nil {
+		err := f(q)
+		if len(ps) > 1 && q.condition() == Dead {
+			continue // it was killed before, and dies when it may
+		}
+		if err != nil {
 			return fmt.Errorf("lab: %s: %w", p.Name, err)
 		}
 	}
