@@ -163,7 +163,8 @@ func (w *watch) forget() {
 	for taken := true; taken; {
 		select {
 		case <-events:
-		case <-lost:
+		case err := <-lost:
+			_ = err // the watch goes anyway
 		default:
 			taken = false
 		}
@@ -173,7 +174,8 @@ func (w *watch) forget() {
 		for {
 			select {
 			case <-events:
-			case <-lost:
+			case err := <-lost:
+				_ = err
 			case <-deleted:
 				return
 			}
