@@ -276,20 +276,21 @@ func (m *move) meet() error {
 const lookTime = time.Second
 
 func (m *move) copy(ctx context.Context) error {
-	looked := make(chan struct{})
+	users := make(chan uses, 1)
 	go func() {
-		defer close(looked)
-		ctx, cancel := context.WithTimeout(ctx, lookTime)
-		defer cancel()
-		if before, err := m.users(ctx); err == nil { // else whether they are handed over is not known
-			m.before = before
+		if before, err := m.users(ctx); err == nil {
+			users <- before
 		}
 	}()
+	late := time.After(lookTime)
 	rewrite, err := m.rewrite(ctx)
 	m.adapt = rewrite
-	<-looked
 	if err != nil {
 		return err
+	}
+	select {
+	case m.before = <-users:
+	case <-late: // then that they are handed over is not known
 	}
 	top := int64(0)
 	again := m.again()
