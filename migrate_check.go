@@ -33,7 +33,6 @@ type MigrationCheck struct {
 // the error is a [*migrate.CheckError]; they are all answered, whatever the first says.
 func (h *Host) CheckMigration(ctx context.Context, vm, dest string, o MigrateOptions) (MigrationCheck, error) {
 	const op = "migrate"
-	o.NoForecast = true
 	m := &move{h: h, o: o}
 	defer m.close()
 	// That it does not run is an answer as others are.
