@@ -6,6 +6,7 @@ package disk
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 
 	"github.com/ceph/go-ceph/rados"
@@ -15,6 +16,10 @@ import (
 const (
 	trashKey = "id_"   // followed by the image's ID
 	removing = byte(3) // RBD_TRASH_IMAGE_SOURCE_REMOVING
+
+	// What an entry is at: cls::rbd::TRASH_IMAGE_STATE_*.
+	stateNormal = byte(0)
+	stateMoving = byte(1) // into the trash, and a process that died there left it so
 )
 
 // finishRemoval removes for good what a removal of an image of this name that was
@@ -29,6 +34,12 @@ func finishRemoval(io *rados.IOContext, n Name) (found bool, err error) {
 			continue
 		}
 		found = true
+		// librbd removes none that is still to come: EUCLEAN, for good.
+		if moved := moved(entry); moved != nil {
+			if err := io.SetOmap(trashObject, map[string][]byte{key: moved}); err != nil {
+				return found, wrap("remove", n.String(), err)
+			}
+		}
 		if err := finishRemovalOf(io, n, strings.TrimPrefix(key, trashKey)); err != nil {
 			return found, err
 		}
@@ -48,6 +59,20 @@ func finishRemovalOf(io *rados.IOContext, n Name, id string) error {
 		return wrap("remove", n.String()+" (half removed)", rbd.TrashRemove(io, t.ID, true))
 	}
 	return purgeEntry(io, t)
+}
+
+// moved is an entry of an image that was on its way into the trash, as that of one that
+// has come; nil if it is none. The state is behind the name and two times of 8 bytes;
+// what is written by a Ceph before 14 has none.
+func moved(entry []byte) []byte {
+	_, name := trashEntry(entry)
+	at := 1 + 1 + 4 + 1 + 4 + len(name) + 8 + 8
+	if name == "" || len(entry) <= at || entry[at] != stateMoving {
+		return nil
+	}
+	entry = slices.Clone(entry)
+	entry[at] = stateNormal
+	return entry
 }
 
 // trashEntry reads the start of a cls::rbd::TrashImageSpec: after the version and the
