@@ -250,7 +250,7 @@ func (d *drain) move(ctx context.Context, m *Drained) {
 			break
 		}
 		m.Migration, err = d.h.Migrate(ctx, m.UUID, to.uri, d.how(m))
-		if err == nil || m.Migration.To != "" {
+		if err == nil || m.Moved() {
 			m.To, m.Err = m.Migration.To, err
 			break
 		}

@@ -510,8 +510,13 @@ func clientKilled(t *testing.T, m *traveller) {
 }
 
 func sourceQEMUKilled(t *testing.T, m *traveller) {
-	ended := m.leaves(t)
-	qemu, err := testLab.Hosts[m.at].QEMU(m.Name)
+	m.lost(t, m.leaves(t), m.at)
+}
+
+// lost kills one of a move's QEMUs, with which the machine's memory is lost.
+func (m *traveller) lost(t *testing.T, ended <-chan error, killed int) {
+	t.Helper()
+	qemu, err := testLab.Hosts[killed].QEMU(m.Name)
 	must(t, err)
 	must(t, qemu.Kill(t.Context()))
 	err = result(t, ended)

@@ -201,16 +201,3 @@ func destLibvirtdKilledInPostcopy(t *testing.T, m *traveller) {
 func destQEMUKilledInPostcopy(t *testing.T, m *traveller) {
 	m.lost(t, m.splitsFast(t), m.there())
 }
-
-func (m *traveller) lost(t *testing.T, ended <-chan error, killed int) {
-	t.Helper()
-	qemu, err := testLab.Hosts[killed].QEMU(m.Name)
-	must(t, err)
-	must(t, qemu.Kill(t.Context()))
-	err = result(t, ended)
-	fails(t, err, migrate.ErrLost)
-	if !strings.Contains(err.Error(), "started again from its disk") {
-		t.Errorf("error is %v", err)
-	}
-	m.settled(t, m.at)
-}
