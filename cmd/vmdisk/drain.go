@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,7 +113,7 @@ type drainedLine struct {
 }
 
 func printDrain(u *ui, all []vmdisk.Drained, dry bool) error {
-	var lines []drainedLine
+	lines := []drainedLine{}
 	var rows []string
 	heading := "VM\tMEMORY\tTO\tTIME\tDOWNTIME\tSENT"
 	if dry {
@@ -120,15 +121,16 @@ func printDrain(u *ui, all []vmdisk.Drained, dry bool) error {
 	}
 	for _, m := range all {
 		rows = append(rows, drainRow(m, dry))
-		line := drainedLine{VM: m.VM, UUID: m.UUID, State: m.State, Memory: m.Memory, Moved: m.Moved(), To: m.To}
+		line := drainedLine{
+			VM: m.VM, UUID: m.UUID, State: m.State, Memory: m.Memory, Moved: m.Moved(), To: m.To,
+			Forecast: forecastOf(cmp.Or(m.Migration.Forecast, m.Forecast)), // hides the embedded one's
+		}
 		if m.Err != nil {
 			line.Error = m.Err.Error()
 		}
 		if m.Moved() {
 			moved := migrationOf(m.Migration)
 			line.migration = &moved
-		} else {
-			line.Forecast = forecastOf(m.Forecast)
 		}
 		lines = append(lines, line)
 	}
