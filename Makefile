@@ -13,7 +13,7 @@ VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo devel
 # The version is in -ldflags; asking git for more fails where it distrusts the owner.
 export GOFLAGS = -buildvcs=false -tags=$(TAGS)
 
-BUILD_PACKAGES := gcc libc6-dev pkg-config librbd-dev librados-dev libvirt-dev
+BUILD_PACKAGES := g++ libc6-dev pkg-config librbd-dev librados-dev libradospp-dev libvirt-dev
 LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system libvirt-clients \
 	qemu-system-x86 qemu-block-extra qemu-utils busybox-static syslinux syslinux-common \
 	mtools dosfstools fdisk cpio e2fsprogs kmod iproute2 gcc libc6-dev

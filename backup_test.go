@@ -288,7 +288,7 @@ func TestBackupOfClone(t *testing.T) {
 	must(t, err)
 	n, err := disk.ParseVolume("clone")
 	must(t, err)
-	must(t, cluster.Clone(t.Context(), disk.Name{Pool: disk.ImagePool, Image: "guest", Snap: "snap"}, n, 0))
+	must(t, cluster.Clone(t.Context(), disk.Name{Pool: disk.ImagePool, Image: "guest", Snap: "snap"}, 0, n))
 	t.Cleanup(func() { dropVolume(t, h, "clone") })
 	size, err := cluster.Size(t.Context(), n)
 	must(t, err)

@@ -92,7 +92,7 @@ func BenchmarkBoot(b *testing.B) {
 			SecretUUID: s.UUID, Monitors: monitors, Conf: cluster.Conf(),
 		}}}.XML()
 		must(b, err)
-		if err := cluster.Clone(ctx, disk.Name{Pool: disk.ImagePool, Image: "guest", Snap: "snap"}, root, 0); err != nil {
+		if err := cluster.Clone(ctx, disk.Name{Pool: disk.ImagePool, Image: "guest", Snap: "snap"}, 0, root); err != nil {
 			return err
 		}
 		if _, err := cluster.Grow(ctx, root, size); err != nil {

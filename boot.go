@@ -5,6 +5,8 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -19,12 +21,13 @@ type boot struct {
 	o      BootOptions
 	image  disk.Name
 	root   disk.Name
-	grown  string
 	more   []*ownDisk
 	secret secret.Secret
+	crowd  *crowd
+	here   sync.Once // that it has arrived in it
 }
 
-// Boot clones an image, grows the clone, makes the machine's other disks, defines
+// Boot clones an image to a root disk of its size, makes the machine's other disks, defines
 // it on them and starts it. On failure nothing is left. A name or UUID that is taken is
 // [domain.ErrExists]; an image without its protected snapshot
 // [disk.ErrNotFound] or [disk.ErrNotProtected]; one that holds a qcow2 or another
@@ -32,8 +35,14 @@ type boot struct {
 //
 // Similar to: rbd clone, rbd resize, virsh define, virsh start.
 func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error) {
+	return h.boot(ctx, name, o, nil)
+}
+
+// boot boots a machine, by itself or in a crowd.
+func (h *Host) boot(ctx context.Context, name string, o BootOptions, crowd *crowd) (VM, error) {
 	const op = "boot"
-	b := &boot{h: h, name: name, o: o}
+	b := &boot{h: h, name: name, o: o, crowd: crowd}
+	defer b.arrive()
 	if err := b.prepare(); err != nil {
 		return VM{}, failed(op, name, err)
 	}
@@ -54,24 +63,42 @@ func (h *Host) Boot(ctx context.Context, name string, o BootOptions) (VM, error)
 }
 
 func (b *boot) steps() []step {
-	steps := append([]step{b.h.secretStep(&b.session, "", &b.secret)}, b.diskSteps()...)
+	steps := []step{b.h.secretStep(&b.session, "", &b.secret), b.cloneStep(b.root)}
 	for _, d := range b.more {
 		steps = append(steps, d.steps(b.cluster)...)
 	}
 	steps = append(steps, step{name: "define", detail: says(b.name), do: b.define, back: []action{b.onVM(actUndefine)}})
-	if !b.o.NoStart {
-		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, back: []action{b.onVM(actPowerOff)}})
+	off := []action{b.onVM(actPowerOff)}
+	switch {
+	case b.o.NoStart:
+	case b.crowd == nil:
+		steps = append(steps, step{name: "start", detail: says(b.name), do: b.start, back: off})
+	default:
+		steps = append(steps, step{name: "start", detail: says(b.name), do: b.startPaused, back: off},
+			step{name: "run", detail: says(b.name), do: b.run})
 	}
 	return steps
 }
 
-// diskSteps make the root disk.
-func (b *boot) diskSteps() []step {
-	steps := []step{{name: "clone", detail: says(b.image.String() + " → " + b.root.String()), do: b.clone, back: []action{{Verb: actRemove, Image: b.root.String()}}}}
-	if b.o.Size != 0 {
-		steps = append(steps, step{name: "grow", detail: func() string { return b.grown }, do: b.grow})
+// cloneStep makes root disks.
+func (b *boot) cloneStep(disks ...disk.Name) step {
+	to := disks[0].String()
+	if more := len(disks) - 1; more > 0 {
+		to += fmt.Sprintf(" and %d more", more)
 	}
-	return steps
+	if b.o.Size > 0 {
+		to += ", " + disk.FormatSize(b.o.Size)
+	}
+	s := step{name: "clone", detail: says(b.image.String() + " → " + to)}
+	clone := b.cluster.Clone
+	if b.o.Format == "raw" {
+		clone = b.cluster.CloneAsIs
+	}
+	s.do = func(ctx context.Context) error { return clone(ctx, b.image, b.o.Size, disks...) }
+	for _, n := range disks {
+		s.back = append(s.back, action{Verb: actRemove, Image: n.String()})
+	}
+	return s
 }
 
 // check refuses what is taken before anything is made.
@@ -113,20 +140,6 @@ func (b *boot) checkFree(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (b *boot) clone(ctx context.Context) error {
-	clone := b.cluster.Clone
-	if b.o.Format == "raw" {
-		clone = b.cluster.CloneAsIs
-	}
-	return clone(ctx, b.image, b.root, b.o.Size)
-}
-
-func (b *boot) grow(ctx context.Context) error {
-	had, err := b.cluster.Grow(ctx, b.root, b.o.Size)
-	b.grown = disk.FormatSize(had) + " → " + disk.FormatSize(b.o.Size)
-	return err
 }
 
 func (b *boot) define(ctx context.Context) error {

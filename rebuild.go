@@ -60,8 +60,7 @@ func (r *rebuild) steps() []step {
 		steps = append(steps, r.secretStep())
 	}
 	steps = append(steps,
-		step{name: "clone", detail: says(r.image.String() + " → " + r.next.String()), do: r.clone, back: []action{{Verb: actRemove, Image: r.next.String()}}},
-		step{name: "grow", detail: func() string { return r.grown }, do: r.grow})
+		step{name: "clone", detail: says(r.image.String() + " → " + r.next.String() + ", " + disk.FormatSize(r.size)), do: r.clone, back: []action{{Verb: actRemove, Image: r.next.String()}}})
 	steps = append(steps, r.begin()...)
 	putBack := action{Verb: actRename, Image: r.before.String(), To: r.root.String()}
 	// What is there now is the new disk only while the old one is set aside.
@@ -83,8 +82,7 @@ type rebuild struct {
 	next   disk.Name // the new disk in the making
 	before disk.Name // the old one set aside
 	old    disk.Name // where it is now
-	size   int64     // of the old one
-	grown  string
+	size   int64     // of the old one, or of the image where that is larger
 }
 
 func (r *rebuild) prepare(ctx context.Context, vm, image string) (err error) {
@@ -114,6 +112,11 @@ func (r *rebuild) check(ctx context.Context) (err error) {
 	if err = r.findOld(ctx); err != nil {
 		return err
 	}
+	least, err := r.cluster.SnapshotSize(ctx, r.image)
+	if err != nil {
+		return err
+	}
+	r.size = max(r.size, least)
 	pending, err := pendingResize(ctx, r.cluster, r.old)
 	if err == nil && pending != nil {
 		err = isPending(r.old, r.vm.Name)
@@ -144,18 +147,7 @@ func (r *rebuild) clone(ctx context.Context) error {
 	if err := r.cluster.RemoveDisk(ctx, r.next); err != nil {
 		return err
 	}
-	return r.cluster.Clone(ctx, r.image, r.next, 0)
-}
-
-func (r *rebuild) grow(ctx context.Context) error {
-	has, err := r.cluster.Size(ctx, r.next)
-	if err != nil {
-		return err
-	}
-	to := max(has, r.size)
-	r.grown = disk.FormatSize(has) + " → " + disk.FormatSize(to)
-	_, err = r.cluster.Grow(ctx, r.next, to)
-	return err
+	return r.cluster.Clone(ctx, r.image, r.size, r.next)
 }
 
 // setAside first removes what a rebuild set aside that was killed at its very end:

@@ -174,7 +174,7 @@ func (r *rescue) clone(ctx context.Context) error {
 	if err := r.remove(ctx); err != nil {
 		return err
 	}
-	return r.cluster.Clone(ctx, r.image, r.disk, 0)
+	return r.cluster.Clone(ctx, r.image, 0, r.disk)
 }
 
 func (r *rescue) remove(ctx context.Context) error { return r.cluster.RemoveDisk(ctx, r.disk) }

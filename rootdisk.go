@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/google/uuid"
@@ -22,40 +23,77 @@ type DiskOptions struct {
 	Format string
 }
 
-// CreateDisk clones an image to UUID_disk and grows it, as [Host.Boot] does, and
-// makes no machine. On failure nothing is left.
+// CreateDisk clones an image to UUID_disk, of the size asked for, as [Host.Boot] does,
+// and makes no machine. On failure nothing is left.
 //
-// Similar to: rbd clone, rbd resize.
+// Similar to: rbd clone and rbd resize.
 func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error) {
-	const op = "create"
-	if o.UUID == "" {
-		o.UUID = uuid.NewString()
-	}
-	id, err := uuid.Parse(o.UUID)
-	if err != nil {
-		return disk.Disk{}, failed(op, "disk", badInput("UUID %q is not one", o.UUID))
-	}
-	image, err := disk.ParseImage(o.Image)
-	if err != nil {
-		return disk.Disk{}, failed(op, "disk", err)
-	}
-	b := &boot{h: h, name: id.String(), image: image}
-	b.o.Size, b.o.Format = o.Size, o.Format
-	b.root = disk.Name{Pool: h.cfg.VMPool, Image: disk.RootDiskName(id.String())}
-	if b.cluster, err = h.Cluster(ctx); err != nil {
-		return disk.Disk{}, failed(op, "disk", err)
-	}
-	err = h.perform(ctx, task{
-		op: op, object: b.root.String(), on: &b.session,
-		pool: b.root.Pool, leases: []string{b.root.Pool + "/" + id.String()},
-		check: func(ctx context.Context) error { return b.cluster.Absent(ctx, b.root) },
-		steps: b.diskSteps,
-	})
+	all, err := h.CreateDisks(ctx, 1, o)
 	if err != nil {
 		return disk.Disk{}, err
 	}
-	d, err := b.cluster.Disk(context.WithoutCancel(ctx), b.root)
-	return d, failed(op, b.root.String(), err)
+	return all[0], nil
+}
+
+// diskBatch is how many disks are one workflow. Its entry in the journal names them all.
+const diskBatch = 100
+
+// CreateDisks makes count disks as [Host.CreateDisk] does one, a hundred at a time:
+// each hundred comes to be whole or not at all. It returns those that did, also if it
+// fails.
+func (h *Host) CreateDisks(ctx context.Context, count int, o DiskOptions) ([]disk.Disk, error) {
+	var all []disk.Disk
+	for len(all) < count {
+		more, err := h.createDisks(ctx, min(count-len(all), diskBatch), o)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, more...)
+	}
+	return all, nil
+}
+
+func (h *Host) createDisks(ctx context.Context, count int, o DiskOptions) ([]disk.Disk, error) {
+	const op = "create"
+	image, err := disk.ParseImage(o.Image)
+	if err != nil {
+		return nil, failed(op, "disk", err)
+	}
+	ids := []string{o.UUID}
+	if o.UUID == "" {
+		ids = ids[:0]
+		for range count {
+			ids = append(ids, uuid.NewString())
+		}
+	}
+	t := task{op: op, pool: h.cfg.VMPool}
+	var disks []disk.Name
+	var images []string
+	for _, given := range ids {
+		id, err := uuid.Parse(given)
+		if err != nil || len(ids) < count {
+			return nil, failed(op, "disk", badInput("UUID %q is not one, or is given for %d disks", given, count))
+		}
+		disks = append(disks, disk.Name{Pool: t.pool, Image: disk.RootDiskName(id.String())})
+		images = append(images, disk.RootDiskName(id.String()))
+		t.leases = append(t.leases, t.pool+"/"+id.String())
+	}
+	b := &boot{h: h, image: image}
+	b.o.Size, b.o.Format = o.Size, o.Format
+	if b.cluster, err = h.Cluster(ctx); err != nil {
+		return nil, failed(op, "disk", err)
+	}
+	t.object, t.on = disks[0].String(), &b.session
+	if count > 1 {
+		t.object = fmt.Sprintf("%d disks", count)
+	}
+	t.check = func(ctx context.Context) error { return b.cluster.Absent(ctx, disks...) }
+	t.steps = func() []step { return []step{b.cloneStep(disks...)} }
+	if err := h.perform(ctx, t); err != nil {
+		return nil, err
+	}
+	made, err := b.cluster.Described(context.WithoutCancel(ctx), t.pool, images...)
+	return made, failed(op, t.object, err)
 }
 
 // Disks lists the root disks, with parent, use and watchers.

@@ -149,8 +149,8 @@ func (c *cloning) steps(op string, fromVolume bool) []step {
 	if fromVolume {
 		steps = snapshotSteps(c.cluster, c.src)
 	}
-	steps = append(steps, step{name: "clone", detail: says(c.src.String() + " → " + c.dst.String()),
-		do:   func(ctx context.Context) error { return c.cluster.CloneVolume(ctx, c.src, c.dst) },
+	steps = append(steps, step{name: "clone", detail: says(c.src.String() + " → " + c.dst.String() + ", " + disk.FormatSize(c.want)),
+		do:   func(ctx context.Context) error { return c.cluster.CloneVolume(ctx, c.src, c.want, c.dst) },
 		back: []action{{Verb: actRemove, Image: c.dst.String()}}})
 	if c.flat {
 		steps = append(steps, step{name: "flatten", detail: c.dst.String, do: func(ctx context.Context) error {
@@ -161,10 +161,6 @@ func (c *cloning) steps(op string, fromVolume bool) []step {
 		steps = append(steps, step{name: "drop", detail: c.src.String, do: func(ctx context.Context) error {
 			return c.cluster.RemoveSnapshot(ctx, c.src)
 		}})
-	}
-	if c.want > c.has {
-		steps = append(steps, step{name: "grow", detail: says(disk.FormatSize(c.has) + " → " + disk.FormatSize(c.want)),
-			do: func(ctx context.Context) error { _, err := c.cluster.Grow(ctx, c.dst, c.want); return err }})
 	}
 	return steps
 }

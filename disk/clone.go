@@ -6,46 +6,101 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
 
-// Clone makes dst a copy-on-write clone of the snapshot src, in milliseconds and
-// without copying data. It has the size of src. If size, in bytes, is not 0, an
-// image larger than that is refused with [ErrInvalid] before anything is made: a
-// disk is never shrunk. A snapshot that does not exist is [ErrNotFound]; one that
-// is not protected is [ErrNotProtected] on a cluster that needs it to be; an image
-// that holds a qcow2 or another such file is [ErrNotRaw].
+// Clone makes each dst a copy-on-write clone of the snapshot src, in milliseconds and
+// without copying data, and size bytes large; 0 is the size of src. It makes all of
+// them or, if it fails, none. They are in one pool. An image larger than size is
+// refused with [ErrInvalid] before anything is made: a disk is never shrunk. A snapshot
+// that does not exist is [ErrNotFound]; one that is not protected is [ErrNotProtected]
+// on a cluster that needs it to be; an image that holds a qcow2 or another such file is
+// [ErrNotRaw].
 //
-// Similar to: rbd clone.
-func (c *Cluster) Clone(ctx context.Context, src, dst Name, size int64) error {
-	return c.clone(ctx, src, dst, size, checkRaw)
+// Similar to: rbd clone and rbd resize.
+func (c *Cluster) Clone(ctx context.Context, src Name, size int64, dst ...Name) error {
+	return c.clone(ctx, src, size, checkRaw, dst)
 }
 
 // CloneAsIs is [Cluster.Clone] without a look at what the image holds.
-func (c *Cluster) CloneAsIs(ctx context.Context, src, dst Name, size int64) error {
-	return c.clone(ctx, src, dst, size, func(*rbd.Image, Name) error { return nil })
+func (c *Cluster) CloneAsIs(ctx context.Context, src Name, size int64, dst ...Name) error {
+	return c.clone(ctx, src, size, func(*rbd.Image, Name) error { return nil }, dst)
 }
 
-func (c *Cluster) clone(ctx context.Context, src, dst Name, size int64, check func(*rbd.Image, Name) error) error {
-	return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
-		return c.pool(ctx, src.Pool, func(from *rados.IOContext) error {
-			img, err := openSnapshot(from, src)
-			if err != nil {
-				return err
-			}
-			defer img.Close()
-			if err := checkFits(img, src, size); err != nil {
-				return err
-			}
-			if err := check(img, src); err != nil {
-				return err
-			}
-			err = removedMeanwhile(from, src, cloneFrom(img, src, to, dst, 0))
-			return c.explainCaps(src.Pool+", profile rbd pool="+dst.Pool, err)
-		})
+func (c *Cluster) clone(ctx context.Context, src Name, size int64, check func(*rbd.Image, Name) error, dst []Name) error {
+	return c.fromSnapshot(ctx, src, func(from *rados.IOContext, img *rbd.Image) error {
+		if err := checkFits(img, src, size); err != nil {
+			return err
+		}
+		if err := check(img, src); err != nil {
+			return err
+		}
+		return c.cloneAll(ctx, from, img, src, size, 0, dst)
 	})
+}
+
+// fromSnapshot runs f with a snapshot to clone from.
+func (c *Cluster) fromSnapshot(ctx context.Context, src Name, f func(from *rados.IOContext, img *rbd.Image) error) error {
+	return c.pool(ctx, src.Pool, func(from *rados.IOContext) error {
+		img, err := openSnapshot(from, src)
+		if err != nil {
+			return err
+		}
+		defer img.Close()
+		return f(from, img)
+	})
+}
+
+// cloneAll makes clones with objects of 2^order bytes; an order of 0 is the parent's.
+func (c *Cluster) cloneAll(ctx context.Context, from *rados.IOContext, img *rbd.Image, src Name, size int64, order uint8, dst []Name) error {
+	err := c.pool(ctx, dst[0].Pool, func(to *rados.IOContext) error {
+		o, err := c.plain(img, src, from, to)
+		if err != nil {
+			return err
+		}
+		if o == nil || order != 0 && order != o.order { // such ones librbd stripes
+			return c.cloneOrdinary(ctx, img, src, to, size, order, dst)
+		}
+		size := max(uint64(size), o.size)
+		if objects(size, o.order) > maxObjects {
+			return invalid(dst[0].String(), "%s is more than an image of objects of %s can have", FormatSize(int64(size)), FormatSize(1<<o.order))
+		}
+		return o.clone(ctx, c, from, to, size, dst)
+	})
+	return c.explainCaps(src.Pool+", profile rbd pool="+dst[0].Pool, removedMeanwhile(from, src, err))
+}
+
+// cloneOrdinary has librbd make clones, and grow them.
+func (c *Cluster) cloneOrdinary(ctx context.Context, img *rbd.Image, src Name, to *rados.IOContext, size int64, order uint8, dst []Name) error {
+	var mu sync.Mutex
+	var made []Name
+	err := parallel(ctx, dst, func(n Name) error {
+		if err := cloneFrom(img, src, to, n, uint64(order)); err != nil {
+			return err
+		}
+		mu.Lock()
+		made = append(made, n)
+		mu.Unlock()
+		if size == 0 {
+			return nil
+		}
+		_, err := c.Grow(ctx, n, size)
+		return err
+	})
+	if err != nil {
+		_ = parallel(context.WithoutCancel(ctx), made, func(n Name) error {
+			if left := ignore(removeIn(to, n), ErrNotFound); left != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				err = fmt.Errorf("%w (and %s is left: %w)", err, n, left)
+			}
+			return nil
+		})
+	}
+	return err
 }
 
 // removedMeanwhile says of a clone that was refused whether the snapshot is just being
@@ -71,13 +126,7 @@ func removedMeanwhile(from *rados.IOContext, src Name, err error) error {
 // Cloneable is [ErrNotFound] if there is no such snapshot, and says whether it is
 // the image that is missing.
 func (c *Cluster) Cloneable(ctx context.Context, src Name) error {
-	return c.pool(ctx, src.Pool, func(io *rados.IOContext) error {
-		img, err := openSnapshot(io, src)
-		if err == nil {
-			err = wrap("close", src.String(), img.Close())
-		}
-		return err
-	})
+	return c.fromSnapshot(ctx, src, func(*rados.IOContext, *rbd.Image) error { return nil })
 }
 
 // openSnapshot opens a snapshot read-only and says whether it is the image or
@@ -181,14 +230,17 @@ func (c *Cluster) Parent(ctx context.Context, n Name) (Name, error) {
 	return from, err
 }
 
-// Absent is [ErrExists] if there is such an image. It asks for the image's id and
-// does not open it: librbd 16.2 can crash where many opens fail at once.
-func (c *Cluster) Absent(ctx context.Context, n Name) error {
-	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		_, err := imageID(io, n)
-		if err == nil {
-			err = &Error{Op: "create", Object: n.String(), Kind: ErrExists}
-		}
-		return ignore(err, ErrNotFound)
+// Absent is [ErrExists] if there is an image of one of the names, which are in one pool.
+// It asks for the images' ids and does not open them: librbd 16.2 can crash where many
+// opens fail at once.
+func (c *Cluster) Absent(ctx context.Context, names ...Name) error {
+	return c.pool(ctx, names[0].Pool, func(io *rados.IOContext) error {
+		return parallel(ctx, names, func(n Name) error {
+			_, err := imageID(io, n)
+			if err == nil {
+				err = &Error{Op: "create", Object: n.String(), Kind: ErrExists}
+			}
+			return ignore(err, ErrNotFound)
+		})
 	})
 }

@@ -12,6 +12,11 @@ import (
 // each runs f for every name and returns the results in their order. What
 // disappeared since it was listed is left out.
 func each[T any](ctx context.Context, names []string, f func(string) (T, error)) ([]T, error) {
+	return eachOf(ctx, workers, names, f)
+}
+
+// eachOf is each with so many at once.
+func eachOf[T any](ctx context.Context, workers int, names []string, f func(string) (T, error)) ([]T, error) {
 	results := make([]*T, len(names))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(workers)

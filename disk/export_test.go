@@ -46,7 +46,7 @@ func TestExport(t *testing.T) {
 	n := imported(t, c, file)
 	want := fileSum(t, file)
 	clone := Name{Pool: VMPool, Image: n.Image + "_clone"}
-	check(t, c.Clone(t.Context(), n, clone, 0))
+	check(t, c.Clone(t.Context(), n, 0, clone))
 	defer func() { check(t, c.RemoveDisk(context.WithoutCancel(t.Context()), clone)) }()
 	for _, from := range []Name{n, clone} {
 		dir := t.TempDir()
@@ -217,12 +217,12 @@ func TestCheckRaw(t *testing.T) {
 		check(t, c.CreateSnapshot(t.Context(), n))
 		check(t, c.ProtectSnapshot(t.Context(), n))
 		clone := Name{Pool: VMPool, Image: "clone-of-" + n.Image}
-		err := c.Clone(t.Context(), n, clone, 0)
+		err := c.Clone(t.Context(), n, 0, clone)
 		if n.Pool == ImagePool && !errors.Is(err, ErrNotRaw) {
 			t.Errorf("%s: error is %v", n, err)
 		}
 		if n.Pool == ImagePool {
-			err = c.CloneAsIs(t.Context(), n, clone, 0)
+			err = c.CloneAsIs(t.Context(), n, 0, clone)
 		}
 		check(t, err)
 		check(t, c.RemoveDisk(t.Context(), clone))

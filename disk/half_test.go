@@ -103,7 +103,7 @@ func TestHalfClone(t *testing.T) {
 	check(t, c.pool(t.Context(), n.Pool, func(io *rados.IOContext) error { return createImage(io, n, 1<<20, imageOrder) }))
 	check(t, c.CreateSnapshot(t.Context(), n))
 	check(t, c.ProtectSnapshot(t.Context(), n))
-	check(t, c.Clone(t.Context(), n, clone, 0))
+	check(t, c.Clone(t.Context(), n, 0, clone))
 	check(t, c.pool(t.Context(), clone.Pool, func(io *rados.IOContext) error { // as if it had not come so far
 		id, err := imageID(io, clone)
 		check(t, err)

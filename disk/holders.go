@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
 
@@ -23,9 +24,12 @@ func (w Watcher) String() string { return "open by " + w.Client + " from " + w.A
 // Similar to: rbd status.
 func (c *Cluster) Watchers(ctx context.Context, n Name) ([]Watcher, error) {
 	var all []Watcher
-	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
-		all, err = watchers(img, n)
-		return err
+	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		id, err := imageID(io, n)
+		if err == nil {
+			_, all, err = ask(io, "rbd_header."+id, nil)
+		}
+		return wrap("list watchers of", n.String(), err)
 	})
 	return all, err
 }

@@ -90,12 +90,18 @@ func (a *arena) bytes(b []byte) *C.char {
 	return (*C.char)(p)
 }
 
+// room is so many bytes.
+func (a *arena) room(n int) unsafe.Pointer {
+	p := C.malloc(C.size_t(n))
+	*a = append(*a, p)
+	return p
+}
+
 // pointer is a C array of one string.
 func (a *arena) pointer(s *C.char) **C.char {
-	p := C.malloc(C.size_t(unsafe.Sizeof(s)))
-	*a = append(*a, p)
-	*(**C.char)(p) = s
-	return (**C.char)(p)
+	p := (**C.char)(a.room(int(unsafe.Sizeof(s))))
+	*p = s
+	return p
 }
 
 func (a *arena) free() {

@@ -80,14 +80,7 @@ func (c *Cluster) Removable(ctx context.Context, n Name) error {
 // left. If there is none of that, it is [ErrNotFound].
 func (c *Cluster) remove(ctx context.Context, n Name) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		err := present(io, n)
-		if is(err, ErrNotFound) {
-			return removeRest(io, n)
-		}
-		if err != nil {
-			return err
-		}
-		err = wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
+		err := removeIn(io, n)
 		if !is(err, ErrHasSnapshots) {
 			return err
 		}
@@ -96,6 +89,18 @@ func (c *Cluster) remove(ctx context.Context, n Name) error {
 		}
 		return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 	})
+}
+
+// removeIn is remove of what has no snapshots at all.
+func removeIn(io *rados.IOContext, n Name) error {
+	err := present(io, n)
+	if is(err, ErrNotFound) {
+		return removeRest(io, n)
+	}
+	if err != nil {
+		return err
+	}
+	return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 }
 
 // removeRest removes what is left of an image that is not there any more.

@@ -7,7 +7,7 @@ import (
 	"context"
 	"strings"
 
-	"github.com/ceph/go-ceph/rbd"
+	"github.com/ceph/go-ceph/rados"
 )
 
 // Disk is a root disk, or another image that belongs to a machine.
@@ -26,39 +26,32 @@ func (d Disk) Name() Name { return Name{Pool: d.Pool, Image: d.Image} }
 // Disk describes one image with all that is known of it.
 //
 // Similar to: rbd info, rbd du and rbd status.
-func (c *Cluster) Disk(ctx context.Context, n Name) (Disk, error) {
-	d := Disk{Pool: n.Pool, Image: n.Image}
-	err := c.view(ctx, n, func(img *rbd.Image) error {
-		size, err := img.GetSize()
-		if err != nil {
-			return wrap("read size of", n.String(), err)
-		}
-		d.Size = int64(size)
-		from, err := parent(img, n)
-		if err != nil {
-			return err
-		}
-		if from.Image != "" {
-			d.Parent = from.String()
-		}
-		if d.Used, err = used(img, n); err != nil {
-			return err
-		}
-		d.Watchers, err = watchers(img, n)
+func (c *Cluster) Disk(ctx context.Context, n Name) (d Disk, err error) {
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		d, err = c.described(ctx, io, n, newParents(c))
 		return err
 	})
 	return d, err
 }
 
-// Disks describes every image of a pool, by name.
-func (c *Cluster) Disks(ctx context.Context, pool string) ([]Disk, error) {
-	names, err := c.imageNames(ctx, pool, func(string) bool { return true })
-	if err != nil {
-		return nil, err
-	}
-	return each(ctx, names, func(name string) (Disk, error) {
-		return c.Disk(ctx, Name{Pool: pool, Image: name})
+// Described describes images of a pool, in their order. One that is not there is left
+// out.
+func (c *Cluster) Described(ctx context.Context, pool string, images ...string) (all []Disk, err error) {
+	err = c.pool(ctx, pool, func(io *rados.IOContext) error {
+		known := newParents(c)
+		all, err = eachOf(ctx, listWorkers, images, func(image string) (Disk, error) {
+			return c.described(ctx, io, Name{Pool: pool, Image: image}, known)
+		})
+		return err
 	})
+	return all, err
+}
+
+// Disks describes every image of a pool, by name.
+//
+// Similar to: rbd ls -l, rbd du and rbd status.
+func (c *Cluster) Disks(ctx context.Context, pool string) ([]Disk, error) {
+	return list(ctx, c, pool, func(string) bool { return true }, func(_ *rados.IOContext, d Disk) (Disk, error) { return d, nil })
 }
 
 // MachineImages lists the images of a machine: those in pool whose name begins

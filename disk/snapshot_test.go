@@ -94,7 +94,7 @@ func TestSnapshot(t *testing.T) {
 	check(c.ProtectSnapshot(t.Context(), at), nil)
 
 	clone := Name{Pool: n.Pool, Image: n.Image + "-clone"}
-	check(c.Clone(t.Context(), at, clone, 0), nil)
+	check(c.Clone(t.Context(), at, 0, clone), nil)
 	t.Cleanup(func() { discard(t, c, clone) })
 	all, err := c.Snapshots(t.Context(), n)
 	check(err, nil)
@@ -140,7 +140,7 @@ func TestFlattenIsCancelled(t *testing.T) {
 	at.Snap = "base"
 	clone := Name{Pool: n.Pool, Image: n.Image + "-clone"}
 	if err := errors.Join(c.CreateSnapshot(t.Context(), at), c.ProtectSnapshot(t.Context(), at),
-		c.Clone(t.Context(), at, clone, 0)); err != nil {
+		c.Clone(t.Context(), at, 0, clone)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { discard(t, c, clone) })

@@ -25,10 +25,12 @@ type Volume struct {
 	Image    string `json:"image"`
 	Size     int64  `json:"size"`   // bytes
 	Parent   string `json:"parent"` // POOL/IMAGE@SNAP that it was cloned from, or ""
+	Used     int64  `json:"used"`   // bytes of its own, those of the parent not counted
 	Attached *Owner `json:"attached"`
 	// Deleted is a volume that Cinder deleted and keeps, as volume-ID.deleted, for
 	// its clones.
-	Deleted bool `json:"deleted"`
+	Deleted  bool      `json:"deleted"`
+	Watchers []Watcher `json:"watchers"` // who has it open for writing
 }
 
 // Name is the volume's image.
@@ -52,12 +54,12 @@ func (c *Cluster) CreateVolume(ctx context.Context, n Name, size int64) (Volume,
 }
 
 // CloneVolume makes the volume dst a copy-on-write clone of the snapshot src, with
-// objects at least as large as its parent's, as Cinder does. It has the size of
-// src. Errors are as of [Cluster.Clone].
+// objects at least as large as its parent's, as Cinder does, and size bytes large; 0 is
+// the size of src. Errors are as of [Cluster.Clone].
 //
-// Similar to: rbd clone. Source: cinder, _get_stripe_unit.
-func (c *Cluster) CloneVolume(ctx context.Context, src, dst Name) error {
-	return c.snapshotOf(ctx, src, func(img *rbd.Image) error {
+// Similar to: rbd clone and rbd resize. Source: cinder, _get_stripe_unit.
+func (c *Cluster) CloneVolume(ctx context.Context, src Name, size int64, dst Name) error {
+	return c.fromSnapshot(ctx, src, func(from *rados.IOContext, img *rbd.Image) error {
 		info, err := img.Stat()
 		if err != nil {
 			return wrap("inspect", src.String(), err)
@@ -65,32 +67,18 @@ func (c *Cluster) CloneVolume(ctx context.Context, src, dst Name) error {
 		if err := checkRaw(img, src); err != nil {
 			return err
 		}
-		return c.pool(ctx, dst.Pool, func(to *rados.IOContext) error {
-			return cloneFrom(img, src, to, dst, max(volumeOrder, uint64(info.Order)))
-		})
+		return c.cloneAll(ctx, from, img, src, size, max(volumeOrder, uint8(info.Order)), []Name{dst})
 	})
 }
 
 // SnapshotSize is the size in bytes of what a clone of the snapshot would be.
 func (c *Cluster) SnapshotSize(ctx context.Context, src Name) (size int64, err error) {
-	err = c.snapshotOf(ctx, src, func(img *rbd.Image) error {
+	err = c.fromSnapshot(ctx, src, func(_ *rados.IOContext, img *rbd.Image) error {
 		has, err := img.GetSize()
 		size = int64(has)
 		return wrap("read size of", src.String(), err)
 	})
 	return size, err
-}
-
-// snapshotOf runs f with a snapshot to clone from.
-func (c *Cluster) snapshotOf(ctx context.Context, src Name, f func(*rbd.Image) error) error {
-	return c.pool(ctx, src.Pool, func(io *rados.IOContext) error {
-		img, err := openSnapshot(io, src)
-		if err != nil {
-			return err
-		}
-		defer img.Close()
-		return f(img)
-	})
 }
 
 // CheckVolume refuses what is there and not a volume: an image, which others
@@ -106,44 +94,44 @@ func (c *Cluster) CheckVolume(ctx context.Context, n Name) error {
 }
 
 // Volume describes one volume.
-func (c *Cluster) Volume(ctx context.Context, n Name) (Volume, error) {
-	v := newVolume(n)
-	err := c.view(ctx, n, func(img *rbd.Image) error {
-		size, err := img.GetSize()
-		if err != nil {
-			return wrap("read size of", n.String(), err)
-		}
-		v.Size = int64(size)
-		from, err := parent(img, n)
-		if err == nil && from.Image != "" {
-			v.Parent = from.String()
+func (c *Cluster) Volume(ctx context.Context, n Name) (v Volume, err error) {
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		d, err := c.described(ctx, io, n, newParents(c))
+		if err == nil {
+			v, err = newVolume(io, d)
 		}
 		return err
 	})
-	if err != nil {
-		return v, err
-	}
-	owner, err := c.Owner(ctx, n)
+	return v, err
+}
+
+// Volumes describes every volume of a pool, by name.
+//
+// Similar to: rbd ls -l, rbd du and rbd status.
+func (c *Cluster) Volumes(ctx context.Context, pool string) ([]Volume, error) {
+	return list(ctx, c, pool, func(name string) bool { return strings.HasPrefix(name, volumePrefix) }, newVolume)
+}
+
+// newVolume adds to an image what makes it a volume: the record of who has it.
+func newVolume(io *rados.IOContext, d Disk) (Volume, error) {
+	v := Volume{ID: VolumeID(d.Image), Pool: d.Pool, Image: d.Image, Size: d.Size, Parent: d.Parent,
+		Used: d.Used, Watchers: d.Watchers, Deleted: strings.HasSuffix(d.Image, deletedSuffix)}
+	var owner Owner
+	_, err := readOwner(io, d.Name(), &owner)
 	if err == nil {
 		v.Attached = &owner
 	}
 	return v, ignore(err, ErrNotFound)
 }
 
-func newVolume(n Name) Volume {
-	return Volume{ID: VolumeID(n.Image), Pool: n.Pool, Image: n.Image, Deleted: strings.HasSuffix(n.Image, deletedSuffix)}
-}
-
 // VolumeDetail is all that is known of a volume.
 type VolumeDetail struct {
 	Volume
-	Used        int64      `json:"used"`        // bytes of its own, those of the parent not counted
 	Depth       int        `json:"depth"`       // how many volumes deep its chain of clones is, as Cinder counts
 	ObjectSize  int64      `json:"object_size"` // bytes
 	Features    []string   `json:"features"`
 	ParentTrash bool       `json:"parent_in_trash"`
 	Snapshots   []Snapshot `json:"snapshots"`
-	Watchers    []Watcher  `json:"watchers"`
 }
 
 // VolumeDetail describes one volume with all that is known of it.
@@ -156,12 +144,6 @@ func (c *Cluster) VolumeDetail(ctx context.Context, n Name) (VolumeDetail, error
 		return d, err
 	}
 	err = c.view(ctx, n, func(img *rbd.Image) error {
-		if d.Used, err = used(img, n); err != nil {
-			return err
-		}
-		if d.Watchers, err = watchers(img, n); err != nil {
-			return err
-		}
 		info, err := img.Stat()
 		if err != nil {
 			return wrap("inspect", n.String(), err)

@@ -110,11 +110,23 @@ func Persistent(ctx context.Context, conn *libvirt.Connect, vm string) (bool, er
 //
 // Similar to: virsh start.
 func Start(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return start(ctx, conn, vm, libvirt.DOMAIN_NONE)
+}
+
+// StartPaused starts a machine whose guest does nothing until [Resume]; one that has a
+// QEMU already is fine.
+//
+// Similar to: virsh start --paused.
+func StartPaused(ctx context.Context, conn *libvirt.Connect, vm string) error {
+	return start(ctx, conn, vm, libvirt.DOMAIN_START_PAUSED)
+}
+
+func start(ctx context.Context, conn *libvirt.Connect, vm string, flags libvirt.DomainCreateFlags) error {
 	return with(ctx, conn, vm, func(d *libvirt.Domain) error {
 		if state, _, err := d.GetState(); err == nil && hasQEMU(state) {
 			return nil
 		}
-		return wrap("start", vm, d.Create())
+		return wrap("start", vm, d.CreateWithFlags(flags))
 	})
 }
 

@@ -58,7 +58,17 @@ func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
 		}
 		return c.ui.result(vm, "%s", bootedLine(vm))
 	}
-	vms, err := bootMany(ctx, h, args[0], c.Int("count"), o)
+	var names []string
+	for i := range c.Int("count") {
+		names = append(names, fmt.Sprintf("%s-%d", args[0], i+1))
+	}
+	booted, errs := h.BootMany(ctx, names, o)
+	vms := []vmdisk.VM{}
+	for i, vm := range booted {
+		if errs[i] == nil {
+			vms = append(vms, vm)
+		}
+	}
 	for _, vm := range vms {
 		if err := c.ui.text(bootedLine(vm)); err != nil {
 			return err
@@ -67,7 +77,7 @@ func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err := c.ui.result(vms, ""); err != nil {
 		return err
 	}
-	return err
+	return failures(errs).orNil()
 }
 
 func bootOptions(c *command) (o vmdisk.BootOptions, err error) {
@@ -127,12 +137,6 @@ func readXML(c *command) (string, error) {
 		return "", usagef("domain XML %s is empty", path)
 	}
 	return string(data), nil
-}
-
-// bootMany boots NAME-1 to NAME-N and returns those that run, also if one does
-// not.
-func bootMany(ctx context.Context, h *vmdisk.Host, name string, count int, o vmdisk.BootOptions) ([]vmdisk.VM, error) {
-	return makeMany(count, func(i int) (vmdisk.VM, error) { return h.Boot(ctx, fmt.Sprintf("%s-%d", name, i+1), o) })
 }
 
 func bootedLine(vm vmdisk.VM) string {

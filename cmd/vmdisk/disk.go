@@ -29,7 +29,7 @@ func diskCommand() *cli.Command {
 			},
 			{Name: "ls", Aliases: []string{"list"}, Usage: "list root disks", Action: onHost(runDiskLs)},
 			{Name: "info", Usage: "describe a root disk", ArgsUsage: "UUID|IMAGE", Action: onHost(runDiskInfo)},
-			{Name: "rm", Usage: "remove a root disk that nobody uses", ArgsUsage: "UUID|IMAGE", Action: onHost(runDiskRm)},
+			{Name: "rm", Usage: "remove root disks that nobody uses", ArgsUsage: "UUID|IMAGE...", Action: onHost(runDiskRm)},
 		},
 	}
 }
@@ -52,7 +52,7 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if err := oneOf("--format", c.String("format"), "", "raw"); err != nil {
 		return err
 	}
-	disks, err := createDisks(ctx, h, count, vmdisk.DiskOptions{
+	disks, err := h.CreateDisks(ctx, count, vmdisk.DiskOptions{
 		Image: c.String("image"), Size: size, UUID: c.String("uuid"), Format: c.String("format"),
 	})
 	for _, d := range disks {
@@ -64,10 +64,6 @@ func runDiskCreate(ctx context.Context, c *command, h *vmdisk.Host) error {
 		return err
 	}
 	return err
-}
-
-func createDisks(ctx context.Context, h *vmdisk.Host, count int, o vmdisk.DiskOptions) ([]disk.Disk, error) {
-	return makeMany(count, func(int) (disk.Disk, error) { return h.CreateDisk(ctx, o) })
 }
 
 func runDiskLs(ctx context.Context, c *command, h *vmdisk.Host) error {
@@ -103,14 +99,13 @@ func runDiskInfo(ctx context.Context, c *command, h *vmdisk.Host) error {
 }
 
 func runDiskRm(ctx context.Context, c *command, h *vmdisk.Host) error {
-	args, err := c.arguments("UUID|IMAGE")
+	args, err := c.several("UUID|IMAGE")
 	if err != nil {
 		return err
 	}
-	if err := h.RemoveDisk(ctx, args[0]); err != nil {
-		return err
-	}
-	return c.ui.result(map[string]string{"image": args[0]}, "%s is removed", args[0])
+	return doMany(c, args, func(spec string) (map[string]string, error) {
+		return map[string]string{"image": spec}, h.RemoveDisk(ctx, spec)
+	}, func(r map[string]string) string { return r["image"] + " is removed" })
 }
 
 func orDash(s string) string {

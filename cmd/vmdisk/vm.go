@@ -118,24 +118,35 @@ func stopCommand() *cli.Command {
 
 func rmCommand() *cli.Command {
 	return &cli.Command{
-		Name: "rm", Usage: "end a machine and remove its disks; volumes stay", ArgsUsage: "VM",
+		Name: "rm", Usage: "end machines and remove their disks; volumes stay", ArgsUsage: "VM...",
 		Description: "Safe to run again: an interrupted rm is finished by the next one.",
 		Flags:       []cli.Flag{&cli.BoolFlag{Name: "ignore-not-found", Usage: "succeed if there is no such machine"}},
-		Action: onVM(func(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
-			r, err := h.Remove(ctx, vm)
-			if c.Bool("ignore-not-found") && errors.Is(err, domain.ErrNotFound) {
-				return c.ui.result(vmdisk.Removal{VM: vm, Images: []string{}, Kept: []string{}}, "")
-			}
-			if err != nil {
-				return err
-			}
-			text := r.VM + " is removed"
-			if len(r.Kept) > 0 {
-				text += "; kept: " + strings.Join(r.Kept, ", ")
-			}
-			return c.ui.result(r, "%s", text)
-		}),
+		Action:      onHost(runRm),
 	}
+}
+
+func runRm(ctx context.Context, c *command, h *vmdisk.Host) error {
+	args, err := c.several("VM")
+	if err != nil {
+		return err
+	}
+	return doMany(c, args, func(vm string) (vmdisk.Removal, error) {
+		r, err := h.Remove(ctx, vm)
+		if c.Bool("ignore-not-found") && errors.Is(err, domain.ErrNotFound) {
+			return vmdisk.Removal{VM: vm, Images: []string{}, Kept: []string{}}, nil
+		}
+		return r, err
+	}, removedLine)
+}
+
+func removedLine(r vmdisk.Removal) string {
+	if r.UUID == "" { // there was none
+		return ""
+	}
+	if len(r.Kept) > 0 {
+		return r.VM + " is removed; kept: " + strings.Join(r.Kept, ", ")
+	}
+	return r.VM + " is removed"
 }
 
 // onVM is an action on one machine.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
@@ -12,7 +13,7 @@ import (
 
 func volumeRmCommand() *cli.Command {
 	return &cli.Command{
-		Name: "rm", Usage: "remove a volume that nobody uses", ArgsUsage: "VOLUME",
+		Name: "rm", Usage: "remove volumes that nobody uses", ArgsUsage: "VOLUME...",
 		Description: "A volume that is attached or open, or has clones or snapshots of yours, stays, and\n" +
 			"the error names them. Snapshots of backups go with it; the backups stay whole.\n" +
 			"Safe to run again: an interrupted rm is finished by the next one.",
@@ -37,7 +38,7 @@ func volumePurgeCommand() *cli.Command {
 }
 
 func runVolumeRm(ctx context.Context, c *command, h *vmdisk.Host) error {
-	args, err := c.arguments("VOLUME")
+	args, err := c.several("VOLUME")
 	if err != nil {
 		return err
 	}
@@ -45,21 +46,20 @@ func runVolumeRm(ctx context.Context, c *command, h *vmdisk.Host) error {
 		if c.IsSet("expires") {
 			return usagef("--expires is for --trash")
 		}
-		if err := h.RemoveVolume(ctx, args[0]); err != nil {
-			return err
-		}
-		return c.ui.result(map[string]string{"id": args[0]}, "%s is removed", args[0])
+		return doMany(c, args, func(volume string) (map[string]string, error) {
+			return map[string]string{"id": volume}, h.RemoveVolume(ctx, volume)
+		}, func(r map[string]string) string { return r["id"] + " is removed" })
 	}
 	keep, err := c.keep()
 	if err != nil {
 		return err
 	}
-	t, err := h.TrashVolume(ctx, args[0], keep)
-	if err != nil {
-		return err
-	}
-	id := disk.VolumeID(t.Image)
-	return c.ui.result(trashedVolume(t), "%s is in the trash, until %s at least; to have it back:  vmdisk volume restore %s", id, minute(t.Expires), id)
+	return doMany(c, args, func(volume string) (trashed, error) {
+		t, err := h.TrashVolume(ctx, volume, keep)
+		return trashedVolume(t), err
+	}, func(t trashed) string {
+		return fmt.Sprintf("%s is in the trash, until %s at least; to have it back:  vmdisk volume restore %s", t.ID, minute(t.Expires), t.ID)
+	})
 }
 
 func runVolumeRestore(ctx context.Context, c *command, h *vmdisk.Host) error {
