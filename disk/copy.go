@@ -62,7 +62,7 @@ func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *S
 	if dst.striped {
 		return fmt.Errorf("image %s is striped", name)
 	}
-	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), progress: progress}
+	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), progress: progress, proofs: make(chan proof, copyWorkers)}
 	if err := c.run(ctx); err != nil {
 		return err
 	}
@@ -73,6 +73,8 @@ type copier struct {
 	src   *Source
 	dst   *rawImage
 	chunk int64
+	// proofs are of what is written: meanwhile the next chunk is read into the buffer.
+	proofs chan proof
 
 	mu       sync.Mutex
 	done     int64
@@ -86,12 +88,23 @@ func (c *copier) run(ctx context.Context) error {
 		defer close(chunks)
 		return c.deal(gctx, chunks)
 	})
+	var writers sync.WaitGroup
+	writers.Add(copyWorkers)
 	for range copyWorkers {
 		g.Go(func() error {
+			defer writers.Done()
 			w := &copyWorker{copier: c, r: c.src.newReader()}
 			defer w.close()
 			return w.run(gctx, chunks)
 		})
+	}
+	g.Go(func() error {
+		writers.Wait()
+		close(c.proofs)
+		return nil
+	})
+	for range copyWorkers {
+		g.Go(c.prove)
 	}
 	if err := g.Wait(); err != nil {
 		// The caller's reason to stop, if it had one, and not our own.
@@ -145,7 +158,23 @@ type copyWorker struct {
 	r      *reader
 	buf    buffer
 	pieces []span
+}
+
+// proof is what an object must hold.
+type proof struct {
+	object int64
 	sums   []written
+}
+
+// prove has the cluster prove what it holds. It goes on after a failure, so that no
+// writer waits for it.
+func (c *copier) prove() (err error) {
+	for p := range c.proofs {
+		if err == nil {
+			err = c.dst.prove(p.object, p.sums)
+		}
+	}
+	return err
 }
 
 func (w *copyWorker) close() {
@@ -169,7 +198,7 @@ func (w *copyWorker) run(ctx context.Context, chunks <-chan int64) error {
 	return nil
 }
 
-// copy reads, writes and proves the chunk at off.
+// copy reads and writes the chunk at off, and has it proved.
 func (w *copyWorker) copy(off, n int64) error {
 	if w.buf.p == nil {
 		w.buf = newBuffer(w.chunk)
@@ -186,16 +215,16 @@ func (w *copyWorker) copy(off, n int64) error {
 		return nil
 	}
 	// Summed before librbd sees the bytes: what goes wrong from here on shows.
-	object := off / w.dst.chunk
-	w.sums = w.sums[:0]
+	p := proof{object: off / w.dst.chunk}
 	for _, s := range w.pieces {
 		at := span{off%w.dst.chunk + s.off, s.n}
-		w.sums = append(w.sums, written{at, cephCRC(crcSeed, w.buf.b[s.off:s.off+s.n])})
+		p.sums = append(p.sums, written{at, cephCRC(crcSeed, w.buf.b[s.off:s.off+s.n])})
 	}
 	if err := w.dst.write(w.buf, off, w.pieces); err != nil {
 		return err
 	}
-	return w.dst.prove(object, w.sums)
+	w.proofs <- p
+	return nil
 }
 
 var zeros [zeroGrain]byte

@@ -199,13 +199,16 @@ func newParents(c *Cluster) *parents {
 	return &parents{c: c, names: map[parentKey]func() (string, error){}}
 }
 
-// name asks librbd for the first clone's, and nobody for the others'.
+// name asks for the first clone's, and nobody for the others'.
 func (p *parents) name(ctx context.Context, child Name, key parentKey) (string, error) {
 	p.mu.Lock()
 	ask := p.names[key]
 	if ask == nil {
 		ask = sync.OnceValues(func() (string, error) {
-			from, err := p.c.Parent(ctx, child)
+			if from, err := p.c.nameOf(ctx, key); err == nil {
+				return from.String(), nil
+			}
+			from, err := p.c.Parent(ctx, child) // it is in the trash, or not for us to see: librbd knows more ways
 			if err != nil || from.Image == "" {
 				return "", err
 			}
@@ -215,4 +218,26 @@ func (p *parents) name(ctx context.Context, child Name, key parentKey) (string, 
 	}
 	p.mu.Unlock()
 	return ask()
+}
+
+// nameOf is what a snapshot is called that a header names by numbers. The calls are
+// cls_rbd's dir_get_name and get_snapshot_name.
+func (c *Cluster) nameOf(ctx context.Context, key parentKey) (n Name, err error) {
+	if n.Pool, err = c.conn.GetPoolByID(key.pool); err != nil {
+		return n, err
+	}
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		out, err := exec(io, directoryObject, "dir_get_name", encodeStrings(key.image))
+		if err == nil {
+			n.Image, _, err = decodeString(out)
+		}
+		if err == nil {
+			out, err = exec(io, "rbd_header."+key.image, "get_snapshot_name", binary.LittleEndian.AppendUint64(nil, key.snap))
+		}
+		if err == nil {
+			n.Snap, _, err = decodeString(out)
+		}
+		return err
+	})
+	return n, err
 }
