@@ -18,7 +18,7 @@ import (
 
 // listWorkers is how many images are looked at at once. Each waits for two small reads,
 // most of the time for its turn in an OSD.
-const listWorkers = 32
+const listWorkers = 64
 
 // header is what one read of an image's header gives.
 type header struct {
