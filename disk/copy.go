@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"golang.org/x/sync/errgroup"
@@ -62,7 +63,7 @@ func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *S
 	if dst.striped {
 		return fmt.Errorf("image %s is striped", name)
 	}
-	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), progress: progress, proofs: make(chan proof, copyWorkers)}
+	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), pace: pace{rate: src.rate}, progress: progress, proofs: make(chan proof, copyWorkers)}
 	if err := c.run(ctx); err != nil {
 		return err
 	}
@@ -75,6 +76,7 @@ type copier struct {
 	chunk int64
 	// proofs are of what is written: meanwhile the next chunk is read into the buffer.
 	proofs chan proof
+	pace   pace
 
 	mu       sync.Mutex
 	done     int64
@@ -130,6 +132,9 @@ func (c *copier) deal(ctx context.Context, chunks chan<- int64) error {
 		if next >= c.src.size {
 			return nil
 		}
+		if err := c.pace.wait(ctx, c.chunk); err != nil {
+			return err
+		}
 		select {
 		case chunks <- next:
 		case <-ctx.Done():
@@ -138,6 +143,30 @@ func (c *copier) deal(ctx context.Context, chunks chan<- int64) error {
 		off = next + c.chunk
 	}
 	return nil
+}
+
+// pace holds a copy to so many bytes a second; 0 is as fast as it can.
+type pace struct {
+	rate int64
+	next time.Time // when the next chunk may be read
+}
+
+func (p *pace) wait(ctx context.Context, n int64) error {
+	if p.rate == 0 {
+		return nil
+	}
+	now := time.Now()
+	early := p.next.Sub(now)
+	if early < 0 {
+		p.next = now
+	}
+	p.next = p.next.Add(time.Duration(float64(n) / float64(p.rate) * float64(time.Second)))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(max(early, 0)):
+		return nil
+	}
 }
 
 func (c *copier) report(n int64) {

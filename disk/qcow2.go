@@ -52,6 +52,8 @@ type qcow2 struct {
 	extended    bool // 16-byte L2 entries with 32 subclusters
 	zstd        bool // compressed clusters are zstd, else raw deflate
 	l1          []uint64
+	chained     bool     // it may have a backing file, and may not hide snapshots
+	backing     *backing // nil: none
 }
 
 func (q *qcow2) clusterSize() int64 { return 1 << q.clusterBits }
@@ -67,26 +69,30 @@ func (q *qcow2) entrySize() int64 {
 // perTable is the number of entries in an L2 table.
 func (q *qcow2) perTable() int64 { return q.clusterSize() / q.entrySize() }
 
-// judgeQcow2 reads and checks the header, the L1 table and all L2 tables of the
-// qcow2 in f, which is fileSize bytes long. It uses at most maxL1 and one L2
-// table of memory, and reads only within the file.
-func judgeQcow2(f io.ReaderAt, fileSize, maxSize int64) (*qcow2, error) {
-	q := &qcow2{f: f, fileSize: fileSize}
+// judge reads and checks the header, the L1 table and all L2 tables. It uses at most
+// maxL1 and one L2 table of memory, and reads only within the file.
+func (q *qcow2) judge(maxSize int64) error {
+	h, err := q.readHeader(maxSize)
+	if err != nil {
+		return err
+	}
+	if err := q.readL1(h); err != nil {
+		return err
+	}
+	return q.walk()
+}
+
+// readHeader reads and checks the header alone.
+func (q *qcow2) readHeader(maxSize int64) ([]byte, error) {
 	h := make([]byte, 112)
-	n, err := f.ReadAt(h, 0)
+	n, err := q.f.ReadAt(h, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	if n < 72 {
 		return nil, errors.New("the qcow2 header is cut short")
 	}
-	if err := q.judgeHeader(h[:n], maxSize); err != nil {
-		return nil, err
-	}
-	if err := q.readL1(h); err != nil {
-		return nil, err
-	}
-	return q, q.walk()
+	return h, q.judgeHeader(h[:n], maxSize)
 }
 
 func (q *qcow2) judgeHeader(h []byte, maxSize int64) error {
@@ -99,10 +105,12 @@ func (q *qcow2) judgeHeader(h []byte, maxSize int64) error {
 		return errors.New("it is qcow version 1; convert it first: qemu-img convert -f qcow -O qcow2 FILE NEW.qcow2")
 	case q.version != 2 && q.version != 3:
 		return fmt.Errorf("qcow2 version %d is not known", q.version)
-	case be.Uint64(h[8:]) != 0:
-		return fmt.Errorf("it needs the backing file %s; merge them first: qemu-img convert -O qcow2 FILE NEW.qcow2", q.backingName(h))
+	case be.Uint64(h[8:]) != 0 && !q.chained:
+		return fmt.Errorf("it needs the backing file %s; merge them first: qemu-img convert -O qcow2 FILE NEW.qcow2", q.backingText(h))
 	case be.Uint32(h[32:]) != 0:
 		return errors.New("it is encrypted; decrypt it first with qemu-img convert")
+	case be.Uint32(h[60:]) != 0 && q.chained:
+		return fmt.Errorf("it has internal snapshots (%d), which would be lost; remove them first: qemu-img snapshot -l FILE, -d NAME FILE", be.Uint32(h[60:]))
 	case clusterBits < 9 || clusterBits > 21:
 		return fmt.Errorf("cluster bits are %d, not 9 to 21", clusterBits)
 	case size == 0:
@@ -112,9 +120,11 @@ func (q *qcow2) judgeHeader(h []byte, maxSize int64) error {
 	}
 	q.clusterBits, q.size = uint(clusterBits), int64(size)
 	if q.version == 3 {
-		return q.judgeV3(h)
+		if err := q.judgeV3(h); err != nil {
+			return err
+		}
 	}
-	return nil
+	return q.readBacking(h)
 }
 
 // judgeV3 checks the part of the header that version 2 does not have.
@@ -150,19 +160,6 @@ func (q *qcow2) judgeV3(h []byte) error {
 		return errors.New("extended L2 entries need clusters of 16 KiB or more")
 	}
 	return nil
-}
-
-// backingName reads the name in the header, for the message only.
-func (q *qcow2) backingName(h []byte) string {
-	off, n := binary.BigEndian.Uint64(h[8:]), binary.BigEndian.Uint32(h[16:])
-	if n == 0 || n > 1023 || off > uint64(q.fileSize) {
-		return "in its header"
-	}
-	name := make([]byte, n)
-	if readFull(q.f, name, int64(off)) != nil {
-		return "in its header"
-	}
-	return fmt.Sprintf("%.256q", name)
 }
 
 // readL1 reads as much of the L1 table as the virtual size needs.

@@ -13,7 +13,11 @@ type cluster struct {
 	off    int64  // in the file; 0: reads as zeros
 	packed int64  // the number of bytes at off that may be its compressed form; 0: it is not compressed
 	parts  uint32 // extended L2: the subclusters that are data, lowest first; else all ones
+	below  uint32 // the subclusters that are not in this file but in its backing file
 }
+
+// whole is all subclusters of a cluster, those of one without subclusters included.
+const whole = ^uint32(0)
 
 // entry judges entry k of table, which is that of the cluster numbered no. The
 // same judgement is made by the walk before the import and at every read: a
@@ -25,7 +29,7 @@ func (q *qcow2) entry(table []byte, k, no int64) (cluster, error) {
 		bitmap = binary.BigEndian.Uint64(table[k*16+8:])
 	}
 	if e == 0 && bitmap == 0 {
-		return cluster{}, nil
+		return cluster{below: whole}, nil
 	}
 	bad := func() error {
 		return fmt.Errorf("L2 entry of cluster %d is damaged (%#x); qemu-img check FILE tells more", no, e)
@@ -50,10 +54,12 @@ func (q *qcow2) entry(table []byte, k, no int64) (cluster, error) {
 		return cluster{}, bad()
 	case alloc&zeros != 0 || off == 0 && (alloc != 0 || e&copiedFlag != 0):
 		return cluster{}, bad()
-	case zero || off == 0 || q.extended && alloc == 0:
+	case zero:
 		return cluster{}, nil
+	case off == 0 || q.extended && alloc == 0:
+		return cluster{below: ^zeros}, nil
 	case !q.extended:
-		alloc = ^uint32(0)
+		alloc, zeros = whole, 0
 	}
 	// QEMU may leave out the end of the last cluster that the disk does not use.
 	used := min(q.clusterSize(), q.size-no<<q.clusterBits)
@@ -61,7 +67,7 @@ func (q *qcow2) entry(table []byte, k, no int64) (cluster, error) {
 	if !q.inFile(uint64(off), min(used, last)) {
 		return cluster{}, fmt.Errorf("%w: cluster %d at %#x is beyond its end", errCut, no, off)
 	}
-	return cluster{off: off, parts: alloc}, nil
+	return cluster{off: off, parts: alloc, below: ^(alloc | zeros)}, nil
 }
 
 // compressed decodes the entry of a compressed cluster: a byte offset, and the
@@ -80,17 +86,23 @@ func (q *qcow2) compressed(e uint64) (c cluster, inFile bool) {
 	return c, true
 }
 
-// readQcow2 fills p with the allocated bytes from off on and notes them.
+// readQcow2 fills p with the allocated bytes from off on and notes them, and what is
+// in the backing file.
 func (r *reader) readQcow2(p []byte, off int64) error {
 	q := r.qcow2
 	end := off + int64(len(p))
 	var run rawRun
+	r.holes = r.holes[:0]
 	for pos := off; pos < end; {
 		first := pos >> q.clusterBits
 		n := min((end-1)>>q.clusterBits+1-first, q.perTable()-first%q.perTable())
 		table, err := q.entries(&r.table, first, n)
 		if err != nil {
 			return err
+		}
+		if table == nil {
+			lo := max(off, first<<q.clusterBits)
+			r.hole(lo-off, min(end, (first+n)<<q.clusterBits)-lo)
 		}
 		for k := int64(0); table != nil && k < n; k++ {
 			c, err := q.entry(table, k, first+k)
@@ -103,7 +115,10 @@ func (r *reader) readQcow2(p []byte, off int64) error {
 		}
 		pos = (first + n) << q.clusterBits
 	}
-	return r.flush(p, &run)
+	if err := r.flush(p, &run); err != nil {
+		return err
+	}
+	return r.fillHoles(p, off)
 }
 
 // rawRun is a read not yet made: neighbours in the file become one read.
@@ -112,22 +127,28 @@ type rawRun struct{ file, at, n int64 }
 // readCluster reads what p (which starts at off) shares with the cluster at
 // virtual offset at.
 func (r *reader) readCluster(p []byte, off, at int64, c cluster, run *rawRun) error {
-	if c.off == 0 {
+	lo, hi := max(off, at), min(off+int64(len(p)), at+r.qcow2.clusterSize())
+	if c.below == whole {
+		r.hole(lo-off, hi-lo)
+	}
+	if c.below == whole || c.off == 0 && c.below == 0 {
 		return nil
 	}
-	lo, hi := max(off, at), min(off+int64(len(p)), at+r.qcow2.clusterSize())
 	if c.packed != 0 {
 		if err := r.flush(p, run); err != nil {
 			return err
 		}
 		return r.readPacked(p[lo-off:hi-off], lo-off, lo-at, c)
 	}
-	if c.parts == ^uint32(0) {
+	if c.parts == whole {
 		return r.add(p, run, rawRun{c.off + lo - at, lo - off, hi - lo})
 	}
 	sub := r.qcow2.clusterSize() / 32
 	for i := range int64(32) {
 		slo, shi := max(lo, at+i*sub), min(hi, at+(i+1)*sub)
+		if c.below&(1<<i) != 0 && slo < shi {
+			r.hole(slo-off, shi-slo)
+		}
 		if c.parts&(1<<i) == 0 || slo >= shi {
 			continue
 		}

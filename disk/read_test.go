@@ -181,7 +181,8 @@ func FuzzJudge(f *testing.F) {
 		if len(b) >= 4 {
 			copy(b, "QFI\xfb")
 		}
-		q, err := judgeQcow2(c, int64(len(b)), maxSize)
+		q := &qcow2{f: c, fileSize: int64(len(b))}
+		err := q.judge(maxSize)
 		if most := int64(maxSize/512*16 + 2<<20); c.read > most {
 			t.Errorf("read %d bytes to judge %d, at most %d expected", c.read, len(b), most)
 		}

@@ -34,6 +34,8 @@ type SourceOptions struct {
 	// MaxSize is the largest virtual size accepted, in bytes; 0 means
 	// DefaultMaxSize.
 	MaxSize int64
+
+	chained bool // it is part of a chain: it may have a backing file, and no snapshots
 }
 
 // Source is an image file that has been judged and can be imported. It holds an
@@ -44,8 +46,10 @@ type Source struct {
 	format string
 	size   int64
 	stamp  stamp
-	qcow2  *qcow2 // nil: raw
-	seeks  bool   // the file knows its holes
+	qcow2  *qcow2  // nil: raw
+	seeks  bool    // the file knows its holes
+	below  *Source // its backing file; nil: it has none
+	rate   int64   // bytes a second at which it is copied; 0 is as fast as can be
 }
 
 // OpenSource opens and judges the image file at path, a regular file or a block
@@ -83,8 +87,14 @@ func (s *Source) Size() int64 { return s.size }
 // Format is "raw" or "qcow2".
 func (s *Source) Format() string { return s.format }
 
-// Close closes the file.
-func (s *Source) Close() error { return s.f.Close() }
+// Close closes the file, and its backing files.
+func (s *Source) Close() error {
+	err := s.f.Close()
+	if s.below != nil {
+		err = errors.Join(err, s.below.Close())
+	}
+	return err
+}
 
 // refuse makes the error of a refusal, which names the file.
 func (s *Source) refuse(format string, args ...any) error {
@@ -118,7 +128,8 @@ func (s *Source) judge(opts SourceOptions) error {
 	}
 	s.size = s.stamp.size
 	if s.format == "qcow2" {
-		if s.qcow2, err = judgeQcow2(s.f, s.stamp.size, opts.MaxSize); err != nil {
+		s.qcow2 = &qcow2{f: s.f, fileSize: s.stamp.size, chained: opts.chained}
+		if err := s.qcow2.judge(opts.MaxSize); err != nil {
 			return s.refuse("%w", err)
 		}
 		s.size = s.qcow2.size
@@ -264,6 +275,9 @@ func (s *Source) unchanged() error {
 	}
 	if now != s.stamp {
 		return s.refuse("changed while being imported; import it again when nothing writes to it")
+	}
+	if s.below != nil {
+		return s.below.unchanged()
 	}
 	return nil
 }
