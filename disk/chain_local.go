@@ -222,8 +222,8 @@ func (s *Source) glance(o SourceOptions) (err error) {
 	return nil
 }
 
-// DiskSize is how large a guest sees a disk of size bytes: in whole sectors.
-func DiskSize(size int64) int64 { return (size + sectorSize - 1) / sectorSize * sectorSize }
+// WholeSectors is how large a guest sees a disk of size bytes: in whole sectors.
+func WholeSectors(size int64) int64 { return (size + sectorSize - 1) / sectorSize * sectorSize }
 
 // errLocked is a disk that a QEMU writes.
 func errLocked(path string) error {

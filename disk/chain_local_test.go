@@ -89,7 +89,7 @@ func TestOpenLocalEqualsQemu(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
-			if DiskSize(s.Size()) != int64(len(want)) {
+			if WholeSectors(s.Size()) != int64(len(want)) {
 				t.Fatalf("Size() = %d, qemu-img says %d", s.Size(), len(want))
 			}
 			for _, n := range []int64{4 << 20, 64 << 10} {

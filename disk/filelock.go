@@ -40,12 +40,18 @@ func lockImage(f *os.File) error {
 		}
 	}
 	for _, at := range []int64{lockForbids + permRead, lockDoes + permWrite, lockDoes + permResize} {
-		l := byteLock(unix.F_WRLCK, at)
-		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l); err == nil && l.Type != unix.F_UNLCK {
+		if lockedAt(f, at) {
 			return errLocked(f.Name())
 		}
 	}
 	return nil
+}
+
+// lockedAt says whether somebody else has a lock on a byte.
+func lockedAt(f *os.File, at int64) bool {
+	l := byteLock(unix.F_WRLCK, at)
+	err := unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, &l)
+	return err == nil && l.Type != unix.F_UNLCK
 }
 
 func byteLock(kind int16, at int64) unix.Flock_t {
