@@ -183,6 +183,9 @@ func Rewrite(text string, monitors []disk.Monitor, conf, secret string) (string,
 			source.Hosts, changed = want, true
 		}
 		auth := device.Auth
+		if auth == nil { // where libvirt has it after a block copy
+			auth = source.Auth
+		}
 		if secret != "" && auth != nil && auth.Secret != nil && auth.Secret.UUID != secret {
 			auth.Secret.UUID, changed = secret, true
 		}

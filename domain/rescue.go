@@ -5,24 +5,14 @@
 package domain
 
 import (
-	"encoding/xml"
 	"errors"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
 
 	"libvirt.org/go/libvirtxml"
 )
 
-// metadataURI is the namespace of what vmdisk keeps in <metadata>.
-const metadataURI = "https://github.com/vmdisk/vmdisk"
-
-// kept is vmdisk's element there: the disk as it was.
-type kept struct {
-	XMLName xml.Name              `xml:"https://github.com/vmdisk/vmdisk rescue"`
-	Disk    libvirtxml.DomainDisk `xml:"disk"`
-}
+// inRescue is vmdisk's element in the metadata: the disk as it was.
+const inRescue = "rescue"
 
 // Rescue gives the place of the disk root, POOL/IMAGE, to another: its target, its
 // address on the bus and its turn in booting. The disk itself moves to the first
@@ -32,22 +22,20 @@ func Rescue(text, root string, with Disk) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	switch _, _, err := cutKept(d); {
-	case err == nil:
-		return "", &Error{Object: d.Name, Kind: ErrExists, Reason: "is in rescue already"}
-	case !errors.Is(err, ErrNotFound):
+	switch has, _, err := readKept(d, inRescue); {
+	case err != nil:
 		return "", err
+	case len(has) > 0:
+		return "", &Error{Object: d.Name, Kind: ErrExists, Reason: "is in rescue already"}
 	}
 	i := findSource(d, root)
 	if i < 0 {
 		return "", &Error{Object: d.Name, Kind: ErrNotFound, Reason: "has no disk " + root}
 	}
 	own := &d.Devices.Disks[i]
-	was, err := own.Marshal()
-	if err != nil {
+	if err := addKept(d, inRescue, *own); err != nil {
 		return "", err
 	}
-	d.Metadata = addKept(d.Metadata, was)
 	in := with.device()
 	target := *own.Target
 	in.Target, in.Address, in.Boot = &target, own.Address, own.Boot
@@ -65,7 +53,10 @@ func Unrescue(text, rescue string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	was, rest, err := cutKept(d)
+	was, err := cutKept(d, inRescue, "")
+	if errors.Is(err, ErrNotFound) {
+		err = &Error{Object: d.Name, Kind: ErrNotFound, Reason: "is not in rescue, or it was not vmdisk that put it there"}
+	}
 	if err != nil {
 		return "", err
 	}
@@ -81,7 +72,6 @@ func Unrescue(text, rescue string) (string, error) {
 	if i := findSource(d, rescue); i >= 0 {
 		d.Devices.Disks = slices.Delete(d.Devices.Disks, i, i+1)
 	}
-	d.Metadata = rest
 	return d.Marshal()
 }
 
@@ -94,54 +84,4 @@ func findSource(d *libvirtxml.Domain, image string) int {
 		source := rbdSource(&device)
 		return source != nil && source.Name == image
 	})
-}
-
-// addKept adds vmdisk's element to what others have in the metadata.
-func addKept(m *libvirtxml.DomainMetadata, disk string) *libvirtxml.DomainMetadata {
-	if m == nil {
-		m = &libvirtxml.DomainMetadata{}
-	}
-	return &libvirtxml.DomainMetadata{
-		XML: m.XML + fmt.Sprintf("<vmdisk:rescue xmlns:vmdisk=%q>%s</vmdisk:rescue>", metadataURI, disk),
-	}
-}
-
-// cutKept takes vmdisk's element out of the metadata; the rest is nil where it was
-// all. No such element is [ErrNotFound].
-func cutKept(d *libvirtxml.Domain) (disk libvirtxml.DomainDisk, rest *libvirtxml.DomainMetadata, err error) {
-	notFound := &Error{Object: d.Name, Kind: ErrNotFound, Reason: "is not in rescue, or it was not vmdisk that put it there"}
-	if d.Metadata == nil {
-		return disk, nil, notFound
-	}
-	text := d.Metadata.XML
-	decoder := xml.NewDecoder(strings.NewReader(text))
-	for {
-		from := decoder.InputOffset()
-		token, err := decoder.Token()
-		if errors.Is(err, io.EOF) {
-			return disk, nil, notFound
-		}
-		if err != nil {
-			return disk, nil, invalid("metadata of "+d.Name, "%v", err)
-		}
-		start, ok := token.(xml.StartElement)
-		if !ok {
-			continue
-		}
-		if start.Name.Space != metadataURI || start.Name.Local != "rescue" {
-			if err := decoder.Skip(); err != nil {
-				return disk, nil, invalid("metadata of "+d.Name, "%v", err)
-			}
-			continue
-		}
-		var k kept
-		if err := decoder.DecodeElement(&k, &start); err != nil {
-			return disk, nil, invalid("metadata of "+d.Name, "%v", err)
-		}
-		left := text[:from] + text[decoder.InputOffset():]
-		if strings.TrimSpace(left) == "" {
-			return k.Disk, nil, nil
-		}
-		return k.Disk, &libvirtxml.DomainMetadata{XML: left}, nil
-	}
 }
