@@ -20,40 +20,48 @@ import (
 type verb string
 
 const (
-	actRemove       verb = "remove"        // Image, with its own snapshots
-	actRemoveVolume verb = "remove volume" // Image, that no machine has
-	actRemoveSnap   verb = "remove snap"   // Image, POOL/IMAGE@SNAP
-	actRename       verb = "rename"        // Image to To, unless it is called so
-	actRollBack     verb = "roll back"     // Image to its snapshot
-	actRelease      verb = "release"       // Image, from VM
-	actUndefine     verb = "undefine"      // VM
-	actPowerOff     verb = "power off"     // VM
-	actUnplug       verb = "unplug"        // Image, from VM
-	actRemoveDisk   verb = "remove disk"   // Image, a machine's own, whatever is left on it
-	actGrow         verb = "grow"          // Image, of VM, to Size
-	actRescue       verb = "rescue"        // VM, with Image in place of To
-	actUnrescue     verb = "unrescue"      // VM, from Image
-	actLimit        verb = "limit"         // To, a target of VM, to QoS
-	actRemoveImage  verb = "remove image"  // Image, with its snapshot to clone from
-	actPowerOn      verb = "power on"      // VM
-	actRestart      verb = "restart"       // VM, which was off, or was asked to be
-	actThaw         verb = "thaw"          // VM
-	actRemoveSecret verb = "remove secret" // Secret, unless something needs it
-	actTake         verb = "take"          // VM, for Host
-	actMove         verb = "move"          // Image, a volume of VM, to Host
-	actDefine       verb = "define"        // VM, from its record
-	actStart        verb = "start"         // VM, from its record
-	actRecord       verb = "record"        // VM and its volumes, as they are on Host
-	actSettle       verb = "settle"        // VM, of which it is not known where it is
-	actTrash        verb = "trash"         // Image, to be kept until Until
-	actRestore      verb = "restore"       // Image, in the trash as ID
-	actDropTrashed  verb = "drop snaps of" // Image, in the trash as ID
-	actPurge        verb = "purge"         // Image, in the trash as ID
-	actResize       verb = "resize"        // Image, a volume of From bytes, to Size
-	actFlatten      verb = "flatten"       // Image, if that was as good as done
-	actDrop         verb = "drop"          // Image, what the volume To hung on
-	actBringBack    verb = "bring back"    // Image, ID in the trash, unless there is one
-	actTidyTrash    verb = "tidy trashed"  // Image, ID in the trash: the snapshots of backups on it
+	actRemove       verb = "remove"           // Image, with its own snapshots
+	actRemoveVolume verb = "remove volume"    // Image, that no machine has
+	actRemoveSnap   verb = "remove snap"      // Image, POOL/IMAGE@SNAP
+	actRename       verb = "rename"           // Image to To, unless it is called so
+	actRollBack     verb = "roll back"        // Image to its snapshot
+	actRelease      verb = "release"          // Image, from VM
+	actUndefine     verb = "undefine"         // VM
+	actPowerOff     verb = "power off"        // VM
+	actUnplug       verb = "unplug"           // Image, from VM
+	actRemoveDisk   verb = "remove disk"      // Image, a machine's own, whatever is left on it
+	actGrow         verb = "grow"             // Image, of VM, to Size
+	actRescue       verb = "rescue"           // VM, with Image in place of To
+	actUnrescue     verb = "unrescue"         // VM, from Image
+	actLimit        verb = "limit"            // To, a target of VM, to QoS
+	actRemoveImage  verb = "remove image"     // Image, with its snapshot to clone from
+	actPowerOn      verb = "power on"         // VM
+	actRestart      verb = "restart"          // VM, which was off, or was asked to be
+	actThaw         verb = "thaw"             // VM
+	actRemoveSecret verb = "remove secret"    // Secret, unless something needs it
+	actTake         verb = "take"             // VM, for Host
+	actMove         verb = "move"             // Image, a volume of VM, to Host
+	actDefine       verb = "define"           // VM, from its record
+	actStart        verb = "start"            // VM, from its record
+	actRecord       verb = "record"           // VM and its volumes, as they are on Host
+	actSettle       verb = "settle"           // VM, of which it is not known where it is
+	actTrash        verb = "trash"            // Image, to be kept until Until
+	actRestore      verb = "restore"          // Image, in the trash as ID
+	actDropTrashed  verb = "drop snaps of"    // Image, in the trash as ID
+	actPurge        verb = "purge"            // Image, in the trash as ID
+	actResize       verb = "resize"           // Image, a volume of From bytes, to Size
+	actFlatten      verb = "flatten"          // Image, if that was as good as done
+	actDrop         verb = "drop"             // Image, what the volume To hung on
+	actBringBack    verb = "bring back"       // Image, ID in the trash, unless there is one
+	actPutInCeph    verb = "define in Ceph"   // VM, whose disk at To is in Image
+	actPutInFile    verb = "define in a file" // VM, whose disk at To is in File
+	actAbortCopy    verb = "abort copy of"    // To, a target of VM
+	actResume       verb = "resume"           // VM
+	actSettleAdopt  verb = "settle adoption"  // VM, whose disk at To is in File or already in Image
+	actSettleEject  verb = "settle ejection"  // VM, whose disk at To is in Image or already in File
+	actForget       verb = "forget file"      // File, where VM had its disk at To
+	actRemoveFile   verb = "remove file"      // File
+	actTidyTrash    verb = "tidy trashed"     // Image, ID in the trash: the snapshots of backups on it
 )
 
 // action is a verb and what it is done to.
@@ -81,12 +89,17 @@ type action struct {
 	// ToURI is how the libvirt of To is reached, if that is a host.
 	ToURI string `json:"to_uri,omitempty"`
 	TLS   bool   `json:"tls,omitempty"` // memory is encrypted on its way there
+	// File is on Host, as QEMU reads it in Format. If it is to be kept, it was there before.
+	File   string `json:"file,omitempty"`
+	Format string `json:"format,omitempty"`
+	Keep   bool   `json:"keep,omitempty"`
+	Paused bool   `json:"paused,omitempty"` // VM was before
 }
 
 // String is for people: "remove vms/0562…_disk".
 func (a action) String() string {
 	s := string(a.Verb)
-	for _, part := range []string{a.Backup, a.Image, a.Name, a.Secret} {
+	for _, part := range []string{a.Backup, a.Image, a.Name, a.Secret, a.File} {
 		if part != "" {
 			s += " " + part
 		}
@@ -201,6 +214,20 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 			return domain.Start(ctx, conn, a.VM)
 		case actRestart:
 			return h.restart(ctx, conn, a.VM)
+		case actPutInCeph:
+			return h.putInCeph(ctx, on, conn, n, a)
+		case actPutInFile:
+			return putInFile(ctx, conn, a)
+		case actAbortCopy:
+			return h.abortCopy(ctx, on, conn, n, a)
+		case actResume:
+			return resume(ctx, conn, a.VM)
+		case actSettleAdopt, actSettleEject:
+			return h.settleCrossing(ctx, on, conn, n, a)
+		case actForget:
+			return forgetFile(ctx, conn, a)
+		case actRemoveFile:
+			return removeFile(a)
 		case actSettle:
 			return h.settleMove(ctx, on, conn, a)
 		case actRecord:

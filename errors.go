@@ -63,6 +63,7 @@ func next(object string, err error) string {
 	var answers *answersError
 	var behind *behindError
 	var other *otherWay
+	var hinders *hindered
 	var held *disk.HeldError
 	var byHand *disk.LockError
 	var stalled *migrate.StallError
@@ -71,6 +72,8 @@ func next(object string, err error) string {
 		return fmt.Sprintf("if nobody needs the lock any more:  rbd lock rm %s '%s' %s", byHand.Image, byHand.ID, byHand.Client)
 	case errors.As(err, &other):
 		return other.next()
+	case errors.As(err, &hinders):
+		return hinders.cure
 	case errors.As(err, &behind):
 		return "on " + behind.host + ":  vmdisk repair " + behind.vm
 	case errors.Is(err, migrate.ErrInterrupted):

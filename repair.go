@@ -210,7 +210,9 @@ func touches(o *disk.Operation, vm string) bool {
 // holdsStill says whether an operation may have left a guest frozen.
 func holdsStill(o disk.Operation) bool {
 	p, err := parsePlan(&o)
-	return err == nil && slices.ContainsFunc(remedies(p), func(a action) bool { return a.Verb == actThaw })
+	return err == nil && slices.ContainsFunc(remedies(p), func(a action) bool {
+		return a.Verb == actThaw || a.Verb == actResume || a.Verb == actSettleAdopt || a.Verb == actSettleEject
+	})
 }
 
 // operations goes through the journals. What may have left a guest frozen comes

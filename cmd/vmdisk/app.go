@@ -79,7 +79,7 @@ func commands() []*cli.Command {
 	all := []*cli.Command{
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
-		attachCommand(), detachCommand(), migrateCommand(),
+		attachCommand(), detachCommand(), migrateCommand(), adoptCommand(), ejectCommand(),
 		repairCommand(), whyCommand(), evacuateCommand(), drainCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
 		secretCommand(), labCommand(),
