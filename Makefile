@@ -19,8 +19,9 @@ LAB_PACKAGES   := ceph-mon ceph-mgr ceph-osd ceph-common libvirt-daemon-system l
 	mtools dosfstools fdisk cpio e2fsprogs kmod iproute2 gcc libc6-dev
 TEST_PACKAGES  := genisoimage libxml2-utils python3-cinder python3-glance-store python3-rados \
 	python3-rbd util-linux
+BENCH_PACKAGES := jq python3-glance-store python3-nova
 
-.PHONY: build demo test soak bench lint clean packages-build packages-lab packages-test
+.PHONY: build demo test soak bench bench-compare microbench lint clean packages-build packages-lab packages-test packages-bench
 
 build: packages-build
 	$(GO) build -ldflags '-X main.version=$(VERSION)' -o bin/vmdisk ./cmd/vmdisk
@@ -44,7 +45,26 @@ soak: build packages-lab
 	bin/vmdisk lab run --hurried -- $(GO) test -count=1 -v -run 'TestSoak|TestMigrateManyTimes' -timeout 0 . \
 		-soak $(TIME) -soak.moves $(MOVES)
 
-bench: build packages-lab
+# vmdisk beside what a user would pick instead, on a lab of its own: the table on the
+# terminal, and docs/BENCHMARKS.md, its plots and docs/bench.json. About ten minutes on
+# an idle machine. RUN=REGEXP measures some of it and writes nothing.
+RUN ?=
+bench: build packages-lab packages-bench
+	$(GO) build -o bin/bench ./internal/bench
+	bin/bench $(if $(RUN),-run '$(RUN)',-out docs)
+
+# make bench-compare OLD NEW: two bench.json, as bench writes them.
+ifeq (bench-compare,$(firstword $(MAKECMDGOALS)))
+COMPARED := $(wordlist 2,3,$(MAKECMDGOALS))
+$(COMPARED): ;
+.PHONY: $(COMPARED)
+endif
+bench-compare: packages-build
+	$(GO) build -o bin/bench ./internal/bench
+	bin/bench -compare $(COMPARED)
+
+# The benchmarks that are Go's: parts of vmdisk, and migration beside virsh.
+microbench: build packages-lab
 	bin/vmdisk lab run -- $(GO) test -run '^$$' -bench . -benchtime 10x -p 1 -timeout 60m ./...
 
 lint: packages-build $(LINT)
@@ -66,6 +86,8 @@ packages-lab:
 	@$(call install,$(LAB_PACKAGES))
 packages-test:
 	@$(call install,$(TEST_PACKAGES))
+packages-bench:
+	@$(call install,$(BENCH_PACKAGES))
 
 clean:
 	rm -rf bin

@@ -58,7 +58,7 @@ func (r *repair) orphans(ctx context.Context) error {
 			return err
 		}
 		for _, s := range all {
-			found, err := r.orphansOf(ctx, s)
+			found, err := r.orphansOf(ctx, s, before)
 			if err != nil {
 				return err
 			}
@@ -85,8 +85,8 @@ func (r *repair) orphans(ctx context.Context) error {
 	return nil
 }
 
-// orphansOf are the orphans of one image: its snapshots before itself.
-func (r *repair) orphansOf(ctx context.Context, s disk.Surveyed) ([]Orphan, error) {
+// orphansOf are the orphans of one image from before a time: its snapshots, then itself.
+func (r *repair) orphansOf(ctx context.Context, s disk.Surveyed, before time.Time) ([]Orphan, error) {
 	id := machineOf(s.Name)
 	owned := id == "" || r.knows(id)
 	if r.o.VM != "" && (id == "" || id != r.vm.UUID && id != r.o.VM) || r.isLeased(s.Name, id) {
@@ -115,8 +115,11 @@ func (r *repair) orphansOf(ctx context.Context, s disk.Surveyed) ([]Orphan, erro
 	default:
 		return all, nil
 	}
-	use, err := r.cluster.Use(ctx, s.Name)
-	if err != nil || len(use.Watchers) > 0 {
+	if !o.Created.Before(before) { // nobody need be asked
+		return all, nil
+	}
+	by, err := r.cluster.Watchers(ctx, s.Name)
+	if err != nil || len(by) > 0 {
 		return nil, gone(err) // somebody uses it
 	}
 	return append(all, o), nil
