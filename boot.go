@@ -20,6 +20,7 @@ type boot struct {
 	name   string
 	o      BootOptions
 	image  disk.Name
+	origin disk.Origin // in place of an image
 	root   disk.Name
 	more   []*ownDisk
 	secret secret.Secret
@@ -27,7 +28,8 @@ type boot struct {
 	here   sync.Once // that it has arrived in it
 }
 
-// Boot clones an image to a root disk of its size, makes the machine's other disks, defines
+// Boot clones an image to a root disk of its size, or links one to a file or a URL to be
+// filled from ([Host.Fill]), makes the machine's other disks, defines
 // it on them and starts it. On failure nothing is left. A name or UUID that is taken is
 // [domain.ErrExists]; an image without its protected snapshot
 // [disk.ErrNotFound] or [disk.ErrNotProtected]; one that holds a qcow2 or another
@@ -47,6 +49,9 @@ func (h *Host) boot(ctx context.Context, name string, o BootOptions, crowd *crow
 		return VM{}, failed(op, name, err)
 	}
 	defer b.end()
+	if err := b.openOrigin(ctx); err != nil {
+		return VM{}, failed(op, name, err)
+	}
 	if err := b.open(ctx, h); err != nil {
 		return VM{}, failed(op, name, err)
 	}
@@ -57,13 +62,17 @@ func (h *Host) boot(ctx context.Context, name string, o BootOptions, crowd *crow
 		vm: b.o.UUID, check: b.check, steps: b.steps,
 	})
 	if err != nil {
-		return VM{}, err
+		return VM{}, b.unreadable(err)
 	}
-	return h.outcome(ctx, b.conn, b.o.UUID)
+	vm, err := h.outcome(ctx, b.conn, b.o.UUID)
+	if b.origin.Where != "" && err == nil {
+		vm.Filling, err = h.fillingOf(context.WithoutCancel(ctx), b.cluster, b.root)
+	}
+	return vm, failed(op, name, err)
 }
 
 func (b *boot) steps() []step {
-	steps := []step{b.h.secretStep(&b.session, "", &b.secret), b.cloneStep(b.root)}
+	steps := append([]step{b.h.secretStep(&b.session, "", &b.secret)}, b.rootSteps()...)
 	for _, d := range b.more {
 		steps = append(steps, d.steps(b.cluster)...)
 	}
@@ -105,6 +114,12 @@ func (b *boot) cloneStep(disks ...disk.Name) step {
 func (b *boot) check(ctx context.Context) error {
 	if err := b.checkFree(ctx); err != nil {
 		return err
+	}
+	if b.origin.Where != "" {
+		if err := b.h.originHere(&b.session, b.origin); err != nil {
+			return err
+		}
+		b.origin.Host = b.host
 	}
 	return b.checkDisks(ctx)
 }

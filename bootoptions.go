@@ -16,7 +16,9 @@ const (
 
 // BootOptions say what machine to make.
 type BootOptions struct {
-	Image  string // [POOL/]ID[@SNAP] to clone
+	// Image is [POOL/]ID[@SNAP] to clone, or a file or URL to read from until the disk
+	// is filled, see [disk.IsOrigin].
+	Image  string
 	Size   int64  // of the root disk in bytes; 0 is the image's
 	Memory int64  // bytes; 0 is [DefaultMemory]
 	VCPUs  uint   // 0 is [DefaultVCPUs]
@@ -36,7 +38,7 @@ type BootOptions struct {
 	// and Networks are not used with it.
 	DomainXML string
 	// Format "raw" clones an image whose first bytes are those of another format;
-	// "" refuses it with [disk.ErrNotRaw].
+	// "" refuses it with [disk.ErrNotRaw]. For a file or URL see [disk.SourceOptions].
 	Format string
 	// NoStart leaves the machine defined and shut off.
 	NoStart bool
@@ -47,8 +49,10 @@ func (b *boot) prepare() (err error) {
 	if err := disk.CheckName("VM", b.name); err != nil {
 		return err
 	}
-	if b.image, err = disk.ParseImage(b.o.Image); err != nil {
-		return err
+	if !disk.IsOrigin(b.o.Image) {
+		if b.image, err = disk.ParseImage(b.o.Image); err != nil {
+			return err
+		}
 	}
 	if b.o.DomainXML != "" {
 		id, err := domain.UUIDOf(b.o.DomainXML)

@@ -20,6 +20,7 @@ func childTasks() map[string]func(t *testing.T, says []byte) {
 	return map[string]func(*testing.T, []byte){
 		"workflow": readAs(crash.happen),
 		"moment":   readAs(moment.happen),
+		"linking":  readAs(linking.happen),
 		"boots":    readAs(booter.happen),
 		"sleeper":  readAs(sleeper.happen),
 	}

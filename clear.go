@@ -40,7 +40,15 @@ func (h *Host) clear(ctx context.Context, on *session, info domain.Info) (fenced
 			continue
 		}
 		n := disk.Name{Pool: d.Pool, Image: d.Image}
-		use, err := on.cluster.Use(ctx, n)
+		if now, err := h.fillingOf(ctx, on.cluster, n); err == nil && now != nil {
+			if err := h.originHere(on, now.Origin); err != nil {
+				return fenced, err
+			}
+			if err := on.cluster.SameOrigin(ctx, n); err != nil {
+				return fenced, err
+			}
+		}
+		use, err := h.useNow(ctx, on.cluster, n)
 		if err != nil {
 			return fenced, err
 		}

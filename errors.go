@@ -67,7 +67,10 @@ func next(object string, err error) string {
 	var held *disk.HeldError
 	var byHand *disk.LockError
 	var stalled *migrate.StallError
+	var unfilled *unfilledError
 	switch {
+	case errors.As(err, &unfilled):
+		return "to bring the rest into Ceph:  vmdisk fill " + unfilled.vm
 	case errors.As(err, &byHand):
 		return fmt.Sprintf("if nobody needs the lock any more:  rbd lock rm %s '%s' %s", byHand.Image, byHand.ID, byHand.Client)
 	case errors.As(err, &other):
@@ -88,6 +91,8 @@ func next(object string, err error) string {
 		return "there:  vmdisk repair"
 	case errors.Is(err, errUnasked):
 		return "name its libvirt's URI (--from qemu+ssh://HOST/system), or go on without: --force"
+	case errors.As(err, &held) && held.Operation.Kind == "fill":
+		return "to end that:  vmdisk fill --abort " + held.Operation.Object
 	case errors.As(err, &held):
 		return "to wait for that:  the same command with --wait"
 	case errors.Is(err, errElsewhere):

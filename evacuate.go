@@ -210,7 +210,7 @@ func (e *evacuation) check(ctx context.Context) error {
 			return &disk.Error{Object: "VM " + m.Name, Kind: disk.ErrInUse, Reason: "is " + has.State + " on this host already; " + whereabouts(m)}
 		}
 	}
-	return nil
+	return e.h.movable(ctx, e.cluster, m.Name, e.images)
 }
 
 func (e *evacuation) steps() []step {

@@ -80,6 +80,11 @@ func (c *capture) check(ctx context.Context) (err error) {
 	if c.still.vm, err = domain.Find(ctx, c.conn, c.still.vm.UUID); err != nil {
 		return err
 	}
+	root := c.still.name
+	root.Snap = ""
+	if err := c.h.whole(ctx, c.session.cluster, c.still.vm.Name, root); err != nil {
+		return err
+	}
 	return c.session.cluster.Absent(ctx, c.name)
 }
 

@@ -250,7 +250,7 @@ func (c crash) happen(t *testing.T) {
 }
 
 func workflowNamed(name string) workflow {
-	for _, p := range append(pairs, reversible{do: evacuateWorkflow, undo: slowAdoption}) {
+	for _, p := range append(pairs, reversible{do: evacuateWorkflow, undo: slowAdoption}, reversible{do: fillWorkflow}) {
 		for _, w := range []workflow{p.do, p.undo} {
 			if w.name == name {
 				return w

@@ -218,7 +218,20 @@ func (m *move) find(ctx context.Context) (err error) {
 		err = &disk.Error{Object: "VM " + m.vm.Name, Kind: disk.ErrInUse, Err: &behindError{m.vm.Name, m.result.To},
 			Reason: "was taken from " + m.result.To + " while that did not answer, and what was left of it there is not cleared away"}
 	}
-	return gone(err)
+	if gone(err) != nil {
+		return err
+	}
+	return m.h.movable(ctx, m.cluster, m.vm.Name, imagesNow(m.vm))
+}
+
+// imagesNow are the images that a machine has in Ceph.
+func imagesNow(info domain.Info) (all []disk.Name) {
+	for _, d := range info.Disks {
+		if d.Pool != "" {
+			all = append(all, disk.Name{Pool: d.Pool, Image: d.Image})
+		}
+	}
+	return all
 }
 
 // behindError is a destination that must be cleared first.

@@ -139,7 +139,7 @@ func (m *move) users(ctx context.Context) (uses, error) {
 			continue
 		}
 		all.Go(func() {
-			use, err := m.cluster.Use(ctx, n)
+			use, err := m.h.useNow(ctx, m.cluster, n)
 			mu.Lock()
 			defer mu.Unlock()
 			found[n], failures = use, errors.Join(failures, gone(err))

@@ -18,6 +18,15 @@ var machinePairs = []reversible{
 		undo:  workflow{name: "remove", run: removePair, over: domain.ErrNotFound},
 	},
 	{
+		setup: func(t *testing.T, _ *Host) fixture {
+			return fixture{VM: name(t), UUID: uuid.NewString(), File: origins(t).url("guest.qcow2")}
+		},
+		do: workflow{name: "boot from a URL", over: domain.ErrExists, run: func(ctx context.Context, h *Host, f fixture) error {
+			return bootPair(BootOptions{Image: f.File, Size: 100 << 20, NoStart: true})(ctx, h, f)
+		}},
+		undo: workflow{name: "remove one booted from a URL", run: removePair, over: domain.ErrNotFound},
+	},
+	{
 		setup: func(*testing.T, *Host) fixture { return fixture{UUID: uuid.NewString()} },
 		do: workflow{name: "create disk", over: disk.ErrExists, run: func(ctx context.Context, h *Host, f fixture) error {
 			_, err := h.CreateDisk(ctx, DiskOptions{Image: "guest", Size: 100 << 20, UUID: f.UUID})

@@ -37,7 +37,7 @@ func (h *Host) Rebuild(ctx context.Context, vm string, o RebuildOptions) (VM, er
 	if err := r.prepare(ctx, vm, o.Image); err != nil {
 		return VM{}, failedResize(op, vm, r.vm.Name, err)
 	}
-	t := h.onMachine(&r.session, op, r.vm)
+	t := h.onMachine(&r.session, op, r.vm, h.rootLease(r.vm.UUID))
 	t.check, t.steps = r.check, r.steps
 	err := h.perform(ctx, t)
 	var e *Error

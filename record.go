@@ -112,11 +112,11 @@ func (h *Host) clientsOf(ctx context.Context, on *session, info domain.Info) ([]
 		if d.Pool == "" {
 			continue
 		}
-		by, err := on.cluster.Watchers(ctx, disk.Name{Pool: d.Pool, Image: d.Image})
+		use, err := h.useNow(ctx, on.cluster, disk.Name{Pool: d.Pool, Image: d.Image})
 		if err != nil && !errors.Is(err, disk.ErrNotFound) {
 			return nil, err
 		}
-		for _, w := range by {
+		for _, w := range use.Watchers {
 			all = append(all, w.Addr)
 		}
 	}

@@ -38,7 +38,7 @@ func (h *Host) Remove(ctx context.Context, vm string) (Removal, error) {
 	if err := r.prepare(ctx, vm); err != nil {
 		return Removal{}, failed(op, vm, err)
 	}
-	t := h.onMachine(&r.session, op, domain.Info{Name: r.VM, UUID: r.UUID})
+	t := h.onMachine(&r.session, op, domain.Info{Name: r.VM, UUID: r.UUID}, h.rootLease(r.UUID))
 	t.check, t.steps, t.forward = r.check, r.steps, true
 	err := h.perform(ctx, t)
 	var e *Error

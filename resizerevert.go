@@ -33,6 +33,9 @@ func (h *Host) ResizeRevertible(ctx context.Context, vm string, size int64, by b
 	}
 	t := h.onMachine(&g.session, op, g.vm)
 	t.check = func(ctx context.Context) error {
+		if err := h.whole(ctx, g.cluster, g.vm.Name, g.root); err != nil {
+			return err
+		}
 		pending, err := pendingResize(ctx, g.cluster, g.root)
 		if err == nil && pending != nil {
 			err = isPending(g.root, g.vm.Name)
@@ -234,6 +237,9 @@ func (h *Host) addPending(ctx context.Context, vm *VM) error {
 		}
 		cluster, err := h.Cluster(ctx)
 		if err == nil {
+			vm.Filling, err = h.fillingOf(ctx, cluster, disk.Name{Pool: d.Pool, Image: d.Image})
+		}
+		if err == nil && vm.Filling == nil { // which has no snapshot, and may not open
 			vm.Resize, err = pendingResize(ctx, cluster, disk.Name{Pool: d.Pool, Image: d.Image})
 		}
 		return err

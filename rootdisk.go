@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -147,7 +148,7 @@ func (h *Host) RemoveDisk(ctx context.Context, spec string) error {
 		return failed(op, spec, err)
 	}
 	return h.perform(ctx, task{
-		op: op, object: name.String(), on: on, pool: name.Pool, leases: []string{leased.String()}, forward: true,
+		op: op, object: name.String(), on: on, pool: name.Pool, leases: slices.Compact([]string{leased.String(), name.String()}), forward: true,
 		check: func(ctx context.Context) error {
 			if err := h.refuseOwned(ctx, name); err != nil {
 				return err

@@ -132,7 +132,7 @@ func (r *repair) judge(ctx context.Context, m disk.Machine, info domain.Info) (*
 func (r *repair) rootUse(ctx context.Context, info domain.Info) (disk.Use, error) {
 	for _, d := range info.Disks {
 		if d.Pool != "" {
-			use, err := r.cluster.Use(ctx, disk.Name{Pool: d.Pool, Image: d.Image})
+			use, err := r.h.useNow(ctx, r.cluster, disk.Name{Pool: d.Pool, Image: d.Image})
 			return use, gone(err)
 		}
 	}

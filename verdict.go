@@ -83,6 +83,9 @@ func (w *why) interrupted() (string, string) {
 	for _, o := range w.Operations {
 		switch o.State {
 		case Interrupted:
+			if o.Kind == "fill" {
+				return "the filling of its disk was interrupted", "vmdisk fill " + w.VM
+			}
 			return "a " + o.Kind + " was interrupted", "vmdisk repair " + w.VM
 		case Silent:
 			return "a " + o.Kind + " is under way whose process does not answer, for less than 30 s", "vmdisk repair " + w.VM

@@ -23,6 +23,9 @@ type VM struct {
 	// Resize is one that is pending, see [Host.ResizeRevertible]; only [Host.VM] and
 	// what resizes look for it.
 	Resize *PendingResize `json:"pending_resize,omitempty"`
+	// Filling is how far the root disk is, if that is being filled; it is told where
+	// Resize is.
+	Filling *disk.Filling `json:"filling,omitempty"`
 }
 
 // VMDisk is a disk of a machine. Pool and Image are "" for one that is not in

@@ -9,7 +9,6 @@ import (
 	"syscall"
 
 	"github.com/ceph/go-ceph/rados"
-	"github.com/ceph/go-ceph/rbd"
 )
 
 // Use is who has an image open for writing and who owns its exclusive lock, as far
@@ -39,18 +38,15 @@ func (u Use) Addrs() []string {
 func (c *Cluster) Use(ctx context.Context, n Name) (Use, error) {
 	u := Use{Watchers: []Watcher{}}
 	err := c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		img, err := rbd.OpenImageReadOnly(io, n.Image, rbd.NoSnapshot)
+		id, err := imageID(io, n)
 		if err != nil {
-			return wrap("open", n.String(), err)
+			return translate("open", n.String(), err)
 		}
-		defer img.Close()
-		if u.Watchers, err = watchers(img, n); err != nil {
-			return err
-		}
-		id, err := img.GetId()
+		_, by, err := ask(io, "rbd_header."+id, nil)
 		if err != nil {
-			return wrap("read id of", n.String(), err)
+			return wrap("list watchers of", n.String(), err)
 		}
+		u.Watchers = append(u.Watchers, by...)
 		u.Lock, err = lockOwner(io, n, id)
 		return err
 	})
@@ -131,7 +127,7 @@ func bareAddr(addr string) string {
 // Similar to: rbd lock rm.
 func (c *Cluster) BreakLock(ctx context.Context, n Name, addr string) error {
 	return c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
-		id, err := headerID(io, n)
+		id, err := imageID(io, n)
 		if err != nil {
 			return err
 		}
@@ -145,16 +141,6 @@ func (c *Cluster) BreakLock(ctx context.Context, n Name, addr string) error {
 		}
 		return wrap("break lock of", n.String(), ignore(err, ErrNotFound))
 	})
-}
-
-func headerID(io *rados.IOContext, n Name) (string, error) {
-	img, err := rbd.OpenImageReadOnly(io, n.Image, rbd.NoSnapshot)
-	if err != nil {
-		return "", wrap("open", n.String(), err)
-	}
-	defer img.Close()
-	id, err := img.GetId()
-	return id, wrap("read id of", n.String(), err)
 }
 
 // Unwatched waits until nobody watches an image any more. Somebody who still does

@@ -212,6 +212,16 @@ func (c *Cluster) Grow(ctx context.Context, n Name, size int64) (had int64, err 
 
 // Size is an image's size in bytes.
 func (c *Cluster) Size(ctx context.Context, n Name) (int64, error) {
+	if n.Snap == "" { // without opening it
+		var h header
+		err := c.pool(ctx, n.Pool, func(io *rados.IOContext) (err error) {
+			if _, h, err = headerOf(io, n); err != nil {
+				err = translate("open", n.String(), err)
+			}
+			return err
+		})
+		return h.size, err
+	}
 	var size uint64
 	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
 		size, err = img.GetSize()

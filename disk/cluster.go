@@ -71,6 +71,8 @@ type Cluster struct {
 	workMu sync.Mutex
 	work   map[string]func(by Process) // what this process works on, by ID, and how it is stopped
 	also   []string                    // see Accompany
+	calls  int                         // that were left to themselves
+	closed bool
 }
 
 // Open connects to Ceph. It blocks until the cluster answers, at most as long
@@ -254,10 +256,11 @@ func (c *Cluster) inKeyring() bool {
 	return !found
 }
 
-// Close ends the connection. Nothing of the cluster may be in use.
+// Close ends the connection. Nothing of the cluster may be in use. What was left to
+// itself, see [Cluster.Fill], keeps it until it is over.
 func (c *Cluster) Close() {
 	c.presence.end()
-	c.conn.Shutdown()
+	c.shutdown()
 }
 
 // Conf is the absolute path of the ceph.conf in use.

@@ -120,9 +120,13 @@ func (c *Cluster) FinishRename(ctx context.Context, from, to Name) error {
 
 // cutShort says whether an image is a clone that was cut short: it hangs on a
 // snapshot that did not hear of it and is gone. librbd can remove it, and not open it.
+// So it is with one that is being filled, whose origin may be gone.
 func (c *Cluster) cutShort(ctx context.Context, n Name) (cut bool, err error) {
-	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) (err error) {
-		cut, err = c.parentGone(io, n)
+	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
+		_, h, err := headerOf(io, n)
+		if cut = h.migrating(); err == nil && !cut {
+			cut, err = c.parentGone(io, n)
+		}
 		return err
 	})
 	return cut, ignore(err, ErrNotFound)

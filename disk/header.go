@@ -6,7 +6,6 @@ package disk
 
 import (
 	"context"
-	"encoding/binary"
 	"sync"
 
 	"github.com/ceph/go-ceph/rados"
@@ -30,10 +29,10 @@ func (c *Cluster) Sizes(ctx context.Context, names []Name) (map[Name]int64, erro
 		err := c.pool(ctx, pool, func(io *rados.IOContext) error {
 			_, err := each(ctx, images, func(image string) (struct{}, error) {
 				n := Name{Pool: pool, Image: image}
-				size, err := headerSize(io, n)
+				_, h, err := headerOf(io, n)
 				if err == nil {
 					mu.Lock()
-					sizes[n] = size
+					sizes[n] = h.size
 					mu.Unlock()
 				}
 				return struct{}{}, err
@@ -47,22 +46,20 @@ func (c *Cluster) Sizes(ctx context.Context, names []Name) (map[Name]int64, erro
 	return sizes, nil
 }
 
-// headerSize asks the image's header object. The calls are those that librbd
-// makes when it opens an image: cls_rbd's get_id and get_size.
-func headerSize(io *rados.IOContext, n Name) (int64, error) {
-	id, err := imageID(io, n)
-	if err != nil {
-		return 0, err
+// featureMigrating is Ceph's RBD_FEATURE_MIGRATING.
+const featureMigrating = 1 << 9
+
+// headerOf reads the header of an image that is named.
+func headerOf(io *rados.IOContext, n Name) (id string, h header, err error) {
+	if id, err = imageID(io, n); err != nil {
+		return "", h, err
 	}
-	out, err := exec(io, "rbd_header."+id, "get_size", binary.LittleEndian.AppendUint64(nil, noSnap))
-	if err != nil {
-		return 0, wrap("read size of", n.String(), err)
-	}
-	if len(out) < 9 { // the order, one byte, and the size
-		return 0, wrap("read size of", n.String(), errShortAnswer)
-	}
-	return int64(binary.LittleEndian.Uint64(out[1:])), nil
+	h, err = readHeader(io, n, id)
+	return id, h, err
 }
+
+// migrating says that an image may have an origin, see [Filling].
+func (h header) migrating() bool { return h.features&featureMigrating != 0 }
 
 // imageID is the id by which an image's header is named.
 func imageID(io *rados.IOContext, n Name) (string, error) {

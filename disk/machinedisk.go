@@ -108,6 +108,9 @@ func (c *Cluster) CreateDisk(ctx context.Context, n Name, size int64) error {
 func (c *Cluster) snapshotsLike(ctx context.Context, n Name, f func(string) bool) ([]string, error) {
 	n.Snap = ""
 	var names []string
+	if cut, err := c.cutShort(ctx, n); err != nil || cut {
+		return nil, err
+	}
 	err := c.view(ctx, n, func(img *rbd.Image) (err error) {
 		names, err = snapshots(img, n)
 		return err

@@ -5,6 +5,8 @@
 package disk
 
 import (
+	"context"
+
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
 )
@@ -15,7 +17,7 @@ type opener func(io *rados.IOContext, name, snap string) (*rbd.Image, error)
 // openImage opens an image, or its snapshot, for the caller to close. One that is
 // not there is [ErrNotFound].
 func openImage(io *rados.IOContext, n Name, open opener) (*rbd.Image, error) {
-	if err := present(io, n); err != nil {
+	if err := openable(io, n); err != nil {
 		return nil, err
 	}
 	img, err := open(io, n.Image, rbd.NoSnapshot)
@@ -54,9 +56,26 @@ func toSnapshot(img *rbd.Image, n Name) error {
 	return err
 }
 
+// openable is [ErrNotFound] as present is, and [ErrOriginAway] if the image is read from
+// an origin that is not there: librbd opens that, too.
+func openable(io *rados.IOContext, n Name) error {
+	id, h, err := headerOf(io, n)
+	if err != nil {
+		return translate("open", n.String(), err)
+	}
+	if !h.migrating() {
+		return nil
+	}
+	m, err := migrationOf(io, n, id)
+	if err != nil || m.origin.Where == "" {
+		return err
+	}
+	return m.origin.same(context.Background())
+}
+
 // present is [ErrNotFound] if there is no image of that name, or nothing behind it.
 func present(io *rados.IOContext, n Name) error {
-	if _, err := headerSize(io, n); err != nil {
+	if _, _, err := headerOf(io, n); err != nil {
 		return translate("open", n.String(), err)
 	}
 	return nil

@@ -51,6 +51,7 @@ type qcow2 struct {
 	clusterBits uint
 	extended    bool // 16-byte L2 entries with 32 subclusters
 	zstd        bool // compressed clusters are zstd, else raw deflate
+	plain       bool // it must be one that librbd reads, see judgePlain
 	l1          []uint64
 	chained     bool     // it may have a backing file, and may not hide snapshots
 	backing     *backing // nil: none
@@ -75,6 +76,11 @@ func (q *qcow2) judge(maxSize int64) error {
 	h, err := q.readHeader(maxSize)
 	if err != nil {
 		return err
+	}
+	if q.plain {
+		if err := q.judgePlain(h); err != nil {
+			return err
+		}
 	}
 	if err := q.readL1(h); err != nil {
 		return err
@@ -216,7 +222,11 @@ func (q *qcow2) walk() error {
 			return err
 		}
 		for k := range n {
-			if _, err := q.entry(table, k, first+k); err != nil {
+			c, err := q.entry(table, k, first+k)
+			if err == nil && q.plain {
+				err = q.plainEntry(binary.BigEndian.Uint64(table[k*8:]), c, first+k)
+			}
+			if err != nil {
 				return err
 			}
 		}

@@ -93,12 +93,14 @@ func (c *Cluster) remove(ctx context.Context, n Name) error {
 
 // removeIn is remove of what has no snapshots at all.
 func removeIn(io *rados.IOContext, n Name) error {
-	err := present(io, n)
-	if is(err, ErrNotFound) {
+	id, h, err := headerOf(io, n)
+	switch {
+	case is(err, ErrNotFound):
 		return removeRest(io, n)
-	}
-	if err != nil {
+	case err != nil:
 		return err
+	case h.migrating():
+		return removeFilling(io, n, id)
 	}
 	return wrap("remove", n.String(), rbd.RemoveImage(io, n.Image))
 }

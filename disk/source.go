@@ -36,6 +36,7 @@ type SourceOptions struct {
 	MaxSize int64
 
 	chained bool // it is part of a chain: it may have a backing file, and no snapshots
+	plain   bool // librbd must be able to read it, too
 }
 
 // Source is an image file that has been judged and can be imported. It holds an
@@ -102,9 +103,6 @@ func (s *Source) refuse(format string, args ...any) error {
 }
 
 func (s *Source) judge(opts SourceOptions) error {
-	if opts.Format != "" && opts.Format != "raw" && opts.Format != "qcow2" {
-		return s.refuse("format %q is not known; use raw or qcow2", opts.Format)
-	}
 	fi, err := s.f.Stat()
 	if err != nil {
 		return err
@@ -119,27 +117,42 @@ func (s *Source) judge(opts SourceOptions) error {
 	if s.stamp.size == 0 {
 		return s.refuse("the file is empty")
 	}
-	magic, err := probe(s.f, s.stamp.size)
-	if err != nil {
-		return s.refuse("read the first bytes: %w", err)
-	}
-	if s.format, err = decide(opts.Format, magic); err != nil {
+	s.qcow2 = &qcow2{f: s.f, fileSize: s.stamp.size, plain: opts.plain, chained: opts.chained}
+	if s.format, s.size, err = s.qcow2.judgeContent(opts); err != nil {
 		return s.refuse("%w", err)
 	}
-	s.size = s.stamp.size
-	if s.format == "qcow2" {
-		s.qcow2 = &qcow2{f: s.f, fileSize: s.stamp.size, chained: opts.chained}
-		if err := s.qcow2.judge(opts.MaxSize); err != nil {
-			return s.refuse("%w", err)
-		}
-		s.size = s.qcow2.size
-	}
-	if s.size > opts.MaxSize {
-		return s.refuse("virtual size %d is above the limit of %d bytes", s.size, opts.MaxSize)
+	if s.format == "raw" {
+		s.qcow2 = nil
 	}
 	_, err = syscall.Seek(int(s.f.Fd()), 0, seekHole)
 	s.seeks = err == nil
 	return nil
+}
+
+// judgeContent settles the format and the virtual size of what q reads, which need not
+// be a qcow2.
+func (q *qcow2) judgeContent(opts SourceOptions) (format string, size int64, err error) {
+	if opts.Format != "" && opts.Format != "raw" && opts.Format != "qcow2" {
+		return "", 0, fmt.Errorf("format %q is not known; use raw or qcow2", opts.Format)
+	}
+	magic, err := probe(q.f, q.fileSize)
+	if err != nil {
+		return "", 0, fmt.Errorf("read the first bytes: %w", err)
+	}
+	if format, err = decide(opts.Format, magic); err != nil {
+		return "", 0, err
+	}
+	size = q.fileSize
+	if format == "qcow2" {
+		if err := q.judge(opts.MaxSize); err != nil {
+			return "", 0, err
+		}
+		size = q.size
+	}
+	if size > opts.MaxSize {
+		return "", 0, fmt.Errorf("virtual size %d is above the limit of %d bytes", size, opts.MaxSize)
+	}
+	return format, size, nil
 }
 
 // magic is a format that a file's bytes say it has.

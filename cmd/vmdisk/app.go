@@ -79,7 +79,7 @@ func commands() []*cli.Command {
 	all := []*cli.Command{
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
-		attachCommand(), detachCommand(), migrateCommand(), adoptCommand(), ejectCommand(),
+		attachCommand(), detachCommand(), migrateCommand(), adoptCommand(), ejectCommand(), fillCommand(),
 		repairCommand(), whyCommand(), evacuateCommand(), drainCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
 		secretCommand(), labCommand(),
@@ -123,7 +123,7 @@ func globalFlags() []cli.Flag {
 		&cli.StringFlag{Name: "progress", Usage: "show progress as `MODE`: auto, plain, json or none", EnvVars: []string{"VMDISK_PROGRESS"}, Value: "auto"},
 		&cli.BoolFlag{Name: "no-progress", Usage: "same as --progress none", EnvVars: []string{"VMDISK_NO_PROGRESS"}},
 		&cli.DurationFlag{Name: "timeout", Usage: "wait at most this `TIME` (30s, 2m) for a monitor, an OSD, libvirtd or a guest", EnvVars: []string{"VMDISK_TIMEOUT"}, DefaultText: "10s to 60s"},
-		&cli.BoolFlag{Name: "wait", Usage: "wait for another command that works on the same machine or volume", EnvVars: []string{"VMDISK_WAIT"}},
+		&cli.BoolFlag{Name: "wait", Usage: "wait for another command that works on the same machine or volume, and for all data of a boot", EnvVars: []string{"VMDISK_WAIT"}},
 		&cli.StringFlag{Name: "secret-uuid", Usage: "`UUID` of the libvirt secret", EnvVars: []string{"VMDISK_SECRET_UUID"}, DefaultText: "from cluster and user"},
 		&cli.IntFlag{Name: "max-clone-depth", Usage: "flatten a volume from a volume where the chain is `N` deep; 0 copies always", EnvVars: []string{"VMDISK_MAX_CLONE_DEPTH"}, Value: vmdisk.DefaultCloneDepth},
 		&cli.StringFlag{Name: "virt-type", Usage: "`TYPE` of new machines: auto, kvm or qemu", EnvVars: []string{"VMDISK_VIRT_TYPE"}, Value: "auto"},
@@ -139,7 +139,7 @@ func action(f func(context.Context, *command) error) cli.ActionFunc {
 			return err
 		}
 		u := newUI(c.App.Writer, c.App.ErrWriter, set.Output, set.Progress)
-		defer u.close()
+		defer func() { u.close() }() // that of then
 		return f(c.Context, &command{Context: c, ui: u, set: set})
 	}
 }

@@ -9,15 +9,16 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"github.com/vmdisk/vmdisk"
+	"github.com/vmdisk/vmdisk/disk"
 )
 
 func bootCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "boot",
 		Usage:     "clone an image and start a machine on it",
-		ArgsUsage: "VM --image ID",
+		ArgsUsage: "VM --image ID|FILE|URL",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "image", Usage: "boot from a clone of `[POOL/]ID[@SNAP]`"},
+			&cli.StringFlag{Name: "image", Usage: "boot from a clone of `[POOL/]ID[@SNAP]`, or from a file or URL at once"},
 			&cli.StringFlag{Name: "size", Usage: "grow the root disk to `SIZE`", DefaultText: "the image's"},
 			&cli.StringFlag{Name: "memory", Usage: "memory of the machine, `SIZE`", Value: "1G"},
 			&cli.UintFlag{Name: "vcpus", Usage: "`NUMBER` of virtual CPUs", Value: vmdisk.DefaultVCPUs},
@@ -30,14 +31,21 @@ func bootCommand() *cli.Command {
 			&cli.StringFlag{Name: "network-config", Usage: "and `FILE` as its network configuration"},
 			&cli.StringFlag{Name: "domain-xml", Usage: "supply the disks of the domain in `FILE` (- is standard input)"},
 			&cli.StringSliceFlag{Name: "network", Usage: "an interface in libvirt's network `NET`; may be repeated"},
-			rawFlag(),
+			&cli.StringFlag{Name: "format", Usage: "raw: take the image as it is, whatever `FORMAT` its first bytes say; of a file or URL also qcow2", DefaultText: "by its first bytes"},
 			&cli.BoolFlag{Name: "no-start", Usage: "define the machine and leave it off"},
 		},
 		Description: `The disks are vda (root), then the ephemeral ones, swap, and the config drive,
 which is read-only and found by its label, cidata. They are in Ceph, migrate with
 the machine and are removed with it.
 
-  vmdisk boot web1 --image debian-12 --size 10G --swap 1G --user-data web.yaml`,
+  vmdisk boot web1 --image debian-12 --size 10G --swap 1G --user-data web.yaml
+  vmdisk boot web2 --image https://example.org/debian-12.qcow2 --size 10G
+
+A FILE (it begins with / or .) or URL of a raw or qcow2 need not be imported: the
+machine runs as soon as from a clone and reads from there what is not in Ceph
+yet. The command says so and goes on to bring it, in the foreground; with --wait
+it says so when that is done. Ctrl-C, or a failure, then leaves the machine
+running, and vmdisk fill goes on.`,
 		Action: onHost(runBoot),
 	}
 }
@@ -56,7 +64,10 @@ func runBoot(ctx context.Context, c *command, h *vmdisk.Host) error {
 		if err != nil {
 			return err
 		}
-		return c.ui.result(vm, "%s", bootedLine(vm))
+		return c.booted(ctx, h, vm)
+	}
+	if disk.IsOrigin(o.Image) {
+		return usagef("--count with a file or URL: import it first, all can be its clones (vmdisk image import)")
 	}
 	var names []string
 	for i := range c.Int("count") {
@@ -94,7 +105,11 @@ func bootOptions(c *command) (o vmdisk.BootOptions, err error) {
 		Image: c.String("image"), UUID: c.String("uuid"), VCPUs: c.Uint("vcpus"),
 		Networks: c.StringSlice("network"), NoStart: c.Bool("no-start"), Format: c.String("format"),
 	}
-	if err := oneOf("--format", o.Format, "", "raw"); err != nil {
+	formats := []string{"", "raw"}
+	if disk.IsOrigin(o.Image) {
+		formats = append(formats, "qcow2")
+	}
+	if err := oneOf("--format", o.Format, formats...); err != nil {
 		return o, err
 	}
 	if o.Size, err = optionalSize(c.String("size")); err != nil {

@@ -48,6 +48,7 @@ var codes = []struct {
 	{migrate.ErrUnsafe, exitBadInput},
 	{migrate.ErrRunning, exitBadInput},
 	{migrate.ErrStalled, exitTimeout},
+	{disk.ErrOriginAway, exitTimeout},
 	{disk.ErrTimeout, exitTimeout},
 	{domain.ErrTimeout, exitTimeout},
 	{context.DeadlineExceeded, exitTimeout},

@@ -15,6 +15,9 @@ import (
 // writes some of it anew; then what is to be sent is told instead of what is there.
 func migrationLine(e vmdisk.Event) string {
 	p := e.Migration
+	if p == nil {
+		return fmt.Sprintf(" %3d %%  %s", percentOf(e), portion(e.Bytes, e.Total))
+	}
 	s := fmt.Sprintf(" %3d %%", percentOf(e))
 	if there := p.Total - p.Remaining; there < e.Bytes {
 		s += "  " + brief(p.Remaining) + " to go"
@@ -80,16 +83,23 @@ func digits(bytes, size int64) string {
 	return fmt.Sprintf("%.0f", float64(bytes)/float64(size))
 }
 
-// plainEvery is how often a migration's progress is told where nothing can be drawn.
+// plainEvery is how often the progress of a migration, or of a filling, is told where nothing can be drawn.
 const plainEvery = 10 * time.Second
 
 // plainMigrations says when another line is due of each: not of one that is over soon.
 type plainMigrations map[string]time.Duration
 
 func (told plainMigrations) due(e vmdisk.Event) bool {
-	if e.Migration == nil || e.Migration.Elapsed < told[e.Object]+plainEvery {
+	elapsed := e.Elapsed
+	switch {
+	case e.Migration != nil:
+		elapsed = e.Migration.Elapsed
+	case e.Op != "fill": // which takes as long as there is data, too
 		return false
 	}
-	told[e.Object] = e.Migration.Elapsed
+	if elapsed < told[e.Object]+plainEvery {
+		return false
+	}
+	told[e.Object] = elapsed
 	return true
 }

@@ -25,6 +25,7 @@ type ui struct {
 	short bool // abbreviate UUIDs: a person reads
 	told  plainMigrations
 	all   bool   // a program reads every event
+	mode  string // of progress
 	main  string // a workflow of workflows: of those, a person sees only how far they are
 	mu    sync.Mutex
 	show  func(vmdisk.Event)
@@ -39,9 +40,18 @@ func newUI(out, err io.Writer, output, progress string) *ui {
 			progress = "live"
 		}
 	}
-	switch progress {
+	u.mode = progress
+	u.begin()
+	return u
+}
+
+// begin shows what happens from now on; also anew, after a result that is not the end.
+func (u *ui) begin() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	switch u.mode {
 	case "live":
-		l := newLive(err)
+		l := newLive(u.err)
 		u.short, u.show, u.close = true, l.show, l.close
 	case "plain":
 		u.show = u.plain
@@ -51,7 +61,6 @@ func newUI(out, err io.Writer, output, progress string) *ui {
 	case "none":
 		u.show = u.warnings
 	}
-	return u
 }
 
 func terminal(w io.Writer) bool {

@@ -83,6 +83,9 @@ func describeVM(vm vmdisk.VM) string {
 		}
 		fmt.Fprintf(&b, "\n%-6s %s", d.Target, what)
 	}
+	if f := vm.Filling; f != nil {
+		fmt.Fprintf(&b, "\nreads from %s what is not in Ceph yet (%d %% is)", f.Origin.Where, f.Percent)
+	}
 	if vm.Resize != nil {
 		fmt.Fprintf(&b, "\nresize from %s is pending, since %s", disk.FormatSize(vm.Resize.From), vm.Resize.Since.Local().Format("2006-01-02 15:04"))
 	}
