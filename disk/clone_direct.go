@@ -152,10 +152,8 @@ func (o *origin) clone(ctx context.Context, c *Cluster, from, to *rados.IOContex
 	if err := parallel(ctx, all, func(f *fresh) error { return o.make(to, f, size) }); err != nil {
 		return err
 	}
-	for batch := range slices.Chunk(all, 100) {
-		if err := o.adopt(to, batch); err != nil {
-			return err
-		}
+	if err := o.adopt(ctx, to, all); err != nil {
+		return err
 	}
 	return o.stillProtected(from)
 }
@@ -253,15 +251,53 @@ func (o *origin) spec() []byte {
 	return binary.LittleEndian.AppendUint64(in, o.snap)
 }
 
-// adopt writes down the snapshot's children where its unprotecting looks for them. The
-// call is cls_rbd's add_child.
-func (o *origin) adopt(io *rados.IOContext, all []*fresh) error {
-	op := rados.CreateWriteOp()
-	defer op.Release()
-	for _, f := range all {
-		op.Exec("rbd", "add_child", append(o.spec(), encodeStrings(f.id)...))
+// adopt writes down the snapshot's children where its unprotecting looks for them. All
+// of a snapshot's are one value, a set of ids: cls_rbd's add_child puts one into it, and
+// does not see what another in the same operation has put there.
+func (o *origin) adopt(ctx context.Context, io *rados.IOContext, all []*fresh) error {
+	key := string(o.spec())
+	for {
+		has, err := io.GetAllOmapValues(childrenObject, "", key, 1)
+		if ignore(err, ErrNotFound) != nil {
+			return wrap("clone", o.name.String(), err)
+		}
+		ids, err := decodeStrings(has[key])
+		if err != nil {
+			return wrap("clone", o.name.String(), err)
+		}
+		for _, f := range all {
+			ids = append(ids, f.id)
+		}
+		slices.Sort(ids)
+		set := append(binary.LittleEndian.AppendUint32(nil, uint32(len(ids))), encodeStrings(ids...)...)
+		change := omapChange{expect: map[string][]byte{key: has[key]}, set: map[string][]byte{key: set}}
+		done, err := change.apply(io, childrenObject)
+		if err == nil {
+			err = ctx.Err()
+		}
+		if done || err != nil {
+			return wrap("clone", o.name.String(), err)
+		}
 	}
-	return wrap("clone", o.name.String(), op.Operate(io, childrenObject, rados.OperationNoFlag))
+}
+
+// decodeStrings reads a set of strings; nothing is an empty one.
+func decodeStrings(b []byte) (all []string, err error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if len(b) < 4 {
+		return nil, errShortAnswer
+	}
+	count, b := binary.LittleEndian.Uint32(b), b[4:]
+	for range count {
+		var s string
+		if s, b, err = decodeString(b); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
 }
 
 // stillProtected asks after the children are known: who unprotects the snapshot from

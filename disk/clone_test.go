@@ -145,6 +145,24 @@ func TestCloneMany(t *testing.T) {
 	}
 	check(t, c.RemoveDisk(t.Context(), taken))
 	check(t, c.Clone(t.Context(), src, 1<<30, all...))
+	known := func() []string {
+		t.Helper()
+		var children []string
+		check(t, c.view(t.Context(), src, func(img *rbd.Image) (err error) {
+			children, err = clones(img, src)
+			return err
+		}))
+		slices.Sort(children)
+		return children
+	}
+	var names []string
+	for _, n := range all {
+		names = append(names, n.String())
+	}
+	slices.Sort(names)
+	if diff := cmp.Diff(names, known()); diff != "" {
+		t.Errorf("of the clones librbd knows others:\n%s", diff)
+	}
 	if err := c.RemoveImage(t.Context(), src); !errors.Is(err, ErrHasClones) {
 		t.Errorf("error is %v", err)
 	}
@@ -156,6 +174,51 @@ func TestCloneMany(t *testing.T) {
 		t.Errorf("%d disks: %+v", len(disks), disks)
 	}
 	check(t, parallel(t.Context(), all, func(n Name) error { return c.RemoveDisk(t.Context(), n) }))
+	if left := known(); len(left) > 0 {
+		t.Errorf("librbd knows clones that are gone: %v", left)
+	}
+}
+
+// Who clones at the same time, by our way or by librbd's, or removes clones, loses
+// nobody's child.
+func TestCloneAtOnce(t *testing.T) {
+	c := open(t)
+	src := parentOf(t, c)
+	const each = 12
+	check(t, parallel(t.Context(), []string{"ours", "others", "librbd", "gone"}, func(who string) error {
+		for i := range each {
+			n := Name{Pool: VMPool, Image: fmt.Sprintf("clone-%s-%d", who, i)}
+			if who != "librbd" {
+				if err := c.Clone(t.Context(), src, 1<<30, n); err != nil {
+					return err
+				}
+			} else {
+				err := c.fromSnapshot(t.Context(), src, func(_ *rados.IOContext, img *rbd.Image) error {
+					return c.pool(t.Context(), VMPool, func(to *rados.IOContext) error { return cloneFrom(img, src, to, n, 0) })
+				})
+				if err != nil {
+					return err
+				}
+			}
+			if who == "gone" {
+				if err := c.RemoveDisk(t.Context(), n); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+	var children []string
+	check(t, c.view(t.Context(), src, func(img *rbd.Image) (err error) {
+		children, err = clones(img, src)
+		return err
+	}))
+	if len(children) != 3*each {
+		t.Errorf("librbd knows %d of %d clones: %v", len(children), 3*each, children)
+	}
+	for _, child := range children {
+		check(t, c.RemoveDisk(t.Context(), Name{Pool: VMPool, Image: strings.TrimPrefix(child, VMPool+"/")}))
+	}
 }
 
 // Whatever is not plain is librbd's to clone: here, a pool that has settings of its own.
