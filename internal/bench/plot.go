@@ -5,10 +5,13 @@ package main
 import (
 	"fmt"
 	"image/color"
+	"math"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 var (
@@ -18,10 +21,20 @@ var (
 		color.RGBA{0x6b, 0x46, 0xc1, 0xff}, color.RGBA{0xb8, 0x32, 0x80, 0xff}, grey}
 )
 
+// newPlot is an empty one. Who shows an SVG takes a font of its own, which may be wider
+// than was reckoned: this one is as wide as Arial, and there is some room beside.
+func newPlot() *plot.Plot {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
+	p := plot.New()
+	p.Y.Tick.Label.Font.Size = vg.Points(9)
+	p.Y.Padding = vg.Points(24)
+	return p
+}
+
 // plotRatios has a line a contender, from the lowest to the highest ratio, and a dot
 // where the medians' is.
 func (r *report) plotRatios(path string) error {
-	p := plot.New()
+	p := newPlot()
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.X.Label.Text = "vmdisk is so many times as fast"
 	var names []string
@@ -52,7 +65,7 @@ func (r *report) plotRatios(path string) error {
 	if err != nil {
 		return err
 	}
-	scatter.Color, scatter.Radius = blue, vg.Points(4)
+	scatter.Color, scatter.Radius, scatter.Shape = blue, vg.Points(4), draw.CircleGlyph{}
 	p.Add(one, scatter)
 	p.NominalY(names...)
 	return p.Save(22*vg.Centimeter, vg.Length(len(names))*0.7*vg.Centimeter+2*vg.Centimeter, path)
@@ -63,15 +76,17 @@ func (r *report) plotGrowth(path string) error {
 	if len(r.Growth) == 0 {
 		return nil
 	}
-	p := plot.New()
+	p := newPlot()
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.X.Label.Text, p.Y.Label.Text = "disks in the pool", "seconds"
 	p.Legend.Top, p.Legend.Left = true, true
+	least, most := math.Inf(1), 0.0
 	for i, g := range r.Growth {
 		var at plotter.XYs
 		for k, n := range g.Disks {
 			at = append(at, plotter.XY{X: float64(n), Y: g.Seconds[k]})
+			least, most = min(least, g.Seconds[k]), max(most, g.Seconds[k])
 		}
 		line, points, err := plotter.NewLinePoints(at)
 		if err != nil {
@@ -81,5 +96,6 @@ func (r *report) plotGrowth(path string) error {
 		p.Add(line, points)
 		p.Legend.Add(fmt.Sprintf("%s, exponent %.2f", g.Name, g.Time), line, points)
 	}
+	p.Y.Min, p.Y.Max = least/2, most*10 // with room for the legend
 	return p.Save(18*vg.Centimeter, 12*vg.Centimeter, path)
 }
