@@ -1,6 +1,6 @@
 // Clones without librbd. It makes a clone in some thirty operations, half of which
 // read what the one before has read, and grows it in forty more, for it opens it as
-// anybody's. A clone that nobody knows of yet needs seven, two of which serve any
+// anybody's. A clone that nobody knows of yet needs nine, four of which serve any
 // number of clones at once.
 //
 // The objects and their order are librbd's, so that a clone that is cut off is one

@@ -145,9 +145,10 @@ func runVolumeLs(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	var rows []string
 	for _, v := range volumes {
-		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%s", v.ID, disk.FormatSize(v.Size), attachedTo(v), orDash(v.Parent)))
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s\t%s", v.ID, disk.FormatSize(v.Size), disk.FormatSize(v.Used),
+			len(v.Watchers), attachedTo(v), orDash(v.Parent)))
 	}
-	return c.ui.table(volumes, "no volumes", "ID\tSIZE\tATTACHED TO\tPARENT", rows)
+	return c.ui.table(volumes, "no volumes", "ID\tSIZE\tUSED\tOPEN\tATTACHED TO\tPARENT", rows)
 }
 
 func attachedTo(v disk.Volume) string {

@@ -5,7 +5,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -47,8 +46,6 @@ func floor(args []string) error {
 		return onCeph(func(conn *rados.Conn) error { return bootAll(conn, args[1], number(2)) })
 	case what == "empty" && len(args) == 2:
 		return onCeph(func(conn *rados.Conn) error { return empty(conn, args[1]) })
-	case what == "sparse" && len(args) == 2:
-		return sparse(args[1], 2<<30, 768<<20)
 	case what == "xml":
 		return template(os.Stdout)
 	}
@@ -166,22 +163,6 @@ func empty(conn *rados.Conn, pool string) error {
 			return err
 		})
 	})
-}
-
-// sparse makes a file of which so many bytes, in pieces, hold random data.
-func sparse(path string, size, data int64) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	const piece = 4 << 20
-	for i := range data / piece {
-		if _, err := io.CopyN(io.NewOffsetWriter(f, i*piece*size/data), rand.Reader, piece); err != nil {
-			return err
-		}
-	}
-	return f.Truncate(size)
 }
 
 // template is a machine for the script and the floor: what vmdisk boot would define.

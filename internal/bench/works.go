@@ -26,7 +26,12 @@ const emptyPools = `$FLOOR empty vms; $FLOOR empty volumes`
 const dropMachines = `virsh -q list --name | xargs -r -n1 -P8 virsh -q destroy; virsh -q list --all --name | xargs -r $VMDISK rm $PROGRESS`
 
 // prepareFiles makes what is imported: 2 GiB, of which 768 MiB hold random data.
-const prepareFiles = `[ -e $DIR/raw ] || { $FLOOR sparse $DIR/raw; qemu-img convert -f raw -O qcow2 $DIR/raw $DIR/qcow2; }`
+const prepareFiles = `[ -e $DIR/raw ] && exit
+	truncate -s 2G $DIR/raw
+	for i in $(seq 0 191); do
+		dd if=/dev/urandom of=$DIR/raw bs=4M count=1 seek=$((i * 512 / 192)) conv=notrunc status=none
+	done
+	qemu-img convert -f raw -O qcow2 $DIR/raw $DIR/qcow2`
 
 // volumeID is the volume that is backed up.
 const volumeID = "b0000000-0000-4000-8000-000000000000"
