@@ -97,10 +97,11 @@ func TestCinder(t *testing.T) {
 		c.does(t, "delete", "b")
 		all, err := h.Volumes(t.Context())
 		must(t, err)
+		nobody := []disk.Watcher{}
 		want := []disk.Volume{
-			{ID: "a.deleted", Pool: "volumes", Image: "volume-a.deleted", Size: disk.GiB, Deleted: true},
-			{ID: "b.deleted", Pool: "volumes", Image: "volume-b.deleted", Size: disk.GiB, Deleted: true, Parent: "volumes/volume-a.deleted@volume-b.clone_snap"},
-			{ID: "c", Pool: "volumes", Image: "volume-c", Size: disk.GiB, Parent: "volumes/volume-b.deleted@volume-c.clone_snap"},
+			{ID: "a.deleted", Pool: "volumes", Image: "volume-a.deleted", Size: disk.GiB, Used: 4 << 20, Deleted: true, Watchers: nobody},
+			{ID: "b.deleted", Pool: "volumes", Image: "volume-b.deleted", Size: disk.GiB, Deleted: true, Parent: "volumes/volume-a.deleted@volume-b.clone_snap", Watchers: nobody},
+			{ID: "c", Pool: "volumes", Image: "volume-c", Size: disk.GiB, Parent: "volumes/volume-b.deleted@volume-c.clone_snap", Watchers: nobody},
 		}
 		if diff := cmp.Diff(want, all); diff != "" {
 			t.Error(diff)
