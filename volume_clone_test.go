@@ -40,7 +40,7 @@ func TestVolumeFrom(t *testing.T) {
 			write(t, src, "new")
 			was := stateNow(t)
 			v := cloned(t, h, tt.o)
-			want := disk.Volume{ID: v.ID, Pool: "volumes", Image: "volume-" + v.ID, Size: tt.size, Parent: tt.parent}
+			want := disk.Volume{ID: v.ID, Pool: "volumes", Image: "volume-" + v.ID, Size: tt.size, Parent: tt.parent, Used: v.Used, Watchers: []disk.Watcher{}}
 			if diff := cmp.Diff(want, v); diff != "" {
 				t.Error(diff)
 			}
