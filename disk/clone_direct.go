@@ -253,15 +253,16 @@ func (o *origin) spec() []byte {
 
 // adopt writes down the snapshot's children where its unprotecting looks for them. All
 // of a snapshot's are one value, a set of ids: cls_rbd's add_child puts one into it, and
-// does not see what another in the same operation has put there.
+// does not see what another in the same operation has put there. So it is read, by the
+// class, and replaced if it is still that. go-ceph cannot read it: the key has zeros in it.
 func (o *origin) adopt(ctx context.Context, io *rados.IOContext, all []*fresh) error {
 	key := string(o.spec())
 	for {
-		has, err := io.GetAllOmapValues(childrenObject, "", key, 1)
+		has, err := exec(io, childrenObject, "get_children", o.spec())
 		if ignore(err, ErrNotFound) != nil {
 			return wrap("clone", o.name.String(), err)
 		}
-		ids, err := decodeStrings(has[key])
+		ids, err := decodeStrings(has)
 		if err != nil {
 			return wrap("clone", o.name.String(), err)
 		}
@@ -270,7 +271,7 @@ func (o *origin) adopt(ctx context.Context, io *rados.IOContext, all []*fresh) e
 		}
 		slices.Sort(ids)
 		set := append(binary.LittleEndian.AppendUint32(nil, uint32(len(ids))), encodeStrings(ids...)...)
-		change := omapChange{expect: map[string][]byte{key: has[key]}, set: map[string][]byte{key: set}}
+		change := omapChange{expect: map[string][]byte{key: has}, set: map[string][]byte{key: set}}
 		done, err := change.apply(io, childrenObject)
 		if err == nil {
 			err = ctx.Err()

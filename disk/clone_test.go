@@ -16,9 +16,9 @@ import (
 )
 
 // parentOf makes an image with data in some of its objects, and its protected snapshot.
-func parentOf(t *testing.T, c *Cluster) Name {
+func parentOf(t *testing.T, c *Cluster, image string) Name {
 	t.Helper()
-	n := Name{Pool: ImagePool, Image: "clone-parent", Snap: ImageSnapshot}
+	n := Name{Pool: ImagePool, Image: image, Snap: ImageSnapshot}
 	check(t, c.pool(t.Context(), n.Pool, func(io *rados.IOContext) error { return createImage(io, n, 20<<20, imageOrder) }))
 	t.Cleanup(func() { check(t, c.RemoveImage(context.Background(), n)) })
 	check(t, c.edit(t.Context(), Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) error {
@@ -70,7 +70,7 @@ func stored(t *testing.T, c *Cluster, n Name) map[string]string {
 // makes.
 func TestCloneAsLibrbd(t *testing.T) {
 	c := open(t)
-	src := parentOf(t, c)
+	src := parentOf(t, c, "clone-parent")
 	for _, o := range []struct {
 		size  int64
 		order uint8
@@ -117,7 +117,7 @@ func TestCloneAsLibrbd(t *testing.T) {
 // Many clones come to be or none, and nothing of them is left.
 func TestCloneMany(t *testing.T) {
 	c := open(t)
-	src := parentOf(t, c)
+	src := parentOf(t, c, "clone-parent")
 	var all []Name
 	for i := range 120 {
 		all = append(all, Name{Pool: VMPool, Image: fmt.Sprintf("clone-many-%d", i)})
@@ -183,9 +183,14 @@ func TestCloneMany(t *testing.T) {
 // nobody's child.
 func TestCloneAtOnce(t *testing.T) {
 	c := open(t)
-	src := parentOf(t, c)
+	src := parentOf(t, c, "clone-parent")
+	other := parentOf(t, c, "clone-parent-2") // whose children are kept beside
 	const each = 12
-	check(t, parallel(t.Context(), []string{"ours", "others", "librbd", "gone"}, func(who string) error {
+	check(t, parallel(t.Context(), []string{"ours", "others", "librbd", "gone", "elsewhere"}, func(who string) error {
+		src := src
+		if who == "elsewhere" {
+			src = other
+		}
 		for i := range each {
 			n := Name{Pool: VMPool, Image: fmt.Sprintf("clone-%s-%d", who, i)}
 			if who != "librbd" {
@@ -209,12 +214,15 @@ func TestCloneAtOnce(t *testing.T) {
 		return nil
 	}))
 	var children []string
-	check(t, c.view(t.Context(), src, func(img *rbd.Image) (err error) {
-		children, err = clones(img, src)
-		return err
-	}))
-	if len(children) != 3*each {
-		t.Errorf("librbd knows %d of %d clones: %v", len(children), 3*each, children)
+	for from, want := range map[Name]int{src: 3 * each, other: each} {
+		check(t, c.view(t.Context(), from, func(img *rbd.Image) error {
+			known, err := clones(img, from)
+			if len(known) != want {
+				t.Errorf("of %s librbd knows %d of %d clones: %v", from, len(known), want, known)
+			}
+			children = append(children, known...)
+			return err
+		}))
 	}
 	for _, child := range children {
 		check(t, c.RemoveDisk(t.Context(), Name{Pool: VMPool, Image: strings.TrimPrefix(child, VMPool+"/")}))
@@ -224,7 +232,7 @@ func TestCloneAtOnce(t *testing.T) {
 // Whatever is not plain is librbd's to clone: here, a pool that has settings of its own.
 func TestCloneNotPlain(t *testing.T) {
 	c := open(t)
-	src := parentOf(t, c)
+	src := parentOf(t, c, "clone-parent")
 	check(t, c.pool(t.Context(), VMPool, func(to *rados.IOContext) error {
 		check(t, rbd.SetPoolMetadata(to, "conf_rbd_cache", "true"))
 		t.Cleanup(func() {
@@ -247,7 +255,7 @@ func TestCloneNotPlain(t *testing.T) {
 // What a list says of an image is what librbd says of it.
 func TestListAsLibrbd(t *testing.T) {
 	c := open(t)
-	src := parentOf(t, c)
+	src := parentOf(t, c, "clone-parent")
 	n := Name{Pool: VMPool, Image: "clone-listed"}
 	check(t, c.Clone(t.Context(), src, 50<<20+512, n))
 	t.Cleanup(func() { check(t, c.RemoveDisk(context.Background(), n)) })
