@@ -113,7 +113,7 @@ func (b *bench) works() []work {
 			change: fmt.Sprintf("$RBD bench --io-type write --io-size 4M --io-total 64M --io-pattern rand %s", volume),
 			ours:   contender{name: "vmdisk backup create", command: fmt.Sprintf("$VMDISK backup create %s --incremental $PROGRESS", volumeID)},
 			peers: []peer{
-				{contender{name: "rbd export-diff | import-diff", command: "$DIR/peers/backup.sh " + volume}, 1},
+				{contender{name: "rbd export-diff, import-diff", command: "$DIR/peers/backup.sh " + volume}, 1},
 				{contender{name: "rbd export, all of it", command: fmt.Sprintf("$RBD export $PROGRESS %s - > /dev/null", volume)}, 5},
 			},
 			unprepare: fmt.Sprintf(`for b in $($VMDISK backup ls -o json | jq -r '.[].id' | tac); do $VMDISK backup rm $b $PROGRESS; done
