@@ -30,6 +30,9 @@ type DiskOptions struct {
 // Similar to: rbd clone and rbd resize.
 func (h *Host) CreateDisk(ctx context.Context, o DiskOptions) (disk.Disk, error) {
 	all, err := h.CreateDisks(ctx, 1, o)
+	if err == nil && len(all) == 0 { // somebody was quicker to remove it
+		err = failed("create", "disk", disk.ErrNotFound)
+	}
 	if err != nil {
 		return disk.Disk{}, err
 	}
@@ -43,9 +46,9 @@ const diskBatch = 100
 // each hundred comes to be whole or not at all. It returns those that did, also if it
 // fails.
 func (h *Host) CreateDisks(ctx context.Context, count int, o DiskOptions) ([]disk.Disk, error) {
-	var all []disk.Disk
-	for len(all) < count {
-		more, err := h.createDisks(ctx, min(count-len(all), diskBatch), o)
+	all := []disk.Disk{}
+	for left := count; left > 0; left -= diskBatch {
+		more, err := h.createDisks(ctx, min(left, diskBatch), o)
 		if err != nil {
 			return all, err
 		}

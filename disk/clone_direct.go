@@ -25,7 +25,6 @@ import (
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -282,25 +281,6 @@ func (o *origin) adopt(ctx context.Context, io *rados.IOContext, all []*fresh) e
 	}
 }
 
-// decodeStrings reads a set of strings; nothing is an empty one.
-func decodeStrings(b []byte) (all []string, err error) {
-	if len(b) == 0 {
-		return nil, nil
-	}
-	if len(b) < 4 {
-		return nil, errShortAnswer
-	}
-	count, b := binary.LittleEndian.Uint32(b), b[4:]
-	for range count {
-		var s string
-		if s, b, err = decodeString(b); err != nil {
-			return nil, err
-		}
-		all = append(all, s)
-	}
-	return all, nil
-}
-
 // stillProtected asks after the children are known: who unprotects the snapshot from
 // here on finds them. The call is cls_rbd's get_protection_status.
 func (o *origin) stillProtected(io *rados.IOContext) error {
@@ -333,21 +313,6 @@ func takeBack(io *rados.IOContext, all []*fresh, cause error) error {
 		return nil
 	})
 	return cause
-}
-
-// parallel does something with each of many.
-func parallel[T any](ctx context.Context, all []T, do func(T) error) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(workers)
-	for _, one := range all {
-		group.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			return do(one)
-		})
-	}
-	return group.Wait()
 }
 
 // encodeMap encodes names and values as Ceph does.

@@ -24,6 +24,25 @@ func decodeString(b []byte) (s string, rest []byte, err error) {
 	return string(b[4:end]), b[end:], nil
 }
 
+// decodeStrings reads a set of strings; nothing is an empty one.
+func decodeStrings(b []byte) (all []string, err error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	if len(b) < 4 {
+		return nil, errShortAnswer
+	}
+	count, b := binary.LittleEndian.Uint32(b), b[4:]
+	for range count {
+		var s string
+		if s, b, err = decodeString(b); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
 // directoryPage is how many names one read of the directory may give.
 const directoryPage = 1024
 

@@ -44,3 +44,18 @@ func eachOf[T any](ctx context.Context, workers int, names []string, f func(stri
 	}
 	return all, nil
 }
+
+// parallel does something with each of many.
+func parallel[T any](ctx context.Context, all []T, do func(T) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	for _, one := range all {
+		group.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return do(one)
+		})
+	}
+	return group.Wait()
+}
