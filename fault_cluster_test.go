@@ -20,7 +20,7 @@ import (
 // patience what a workflow may take until it says so.
 const (
 	silence  = 4 * time.Second
-	patience = 2*silence + 2*time.Second
+	patience = 3*silence + 3*time.Second
 )
 
 // struck is a workflow in which the cluster falls silent.
@@ -138,7 +138,6 @@ func TestClusterFallsSilent(t *testing.T) {
 			want := was
 			for i := range all {
 				if s := &all[i]; s.happened(now) {
-					t.Logf("%s happened", s.name)
 					want = append(want.without(s.minus), s.plus...)
 				}
 			}
@@ -163,12 +162,8 @@ func endsInTime(t *testing.T, name string, err error, since time.Time) {
 func endsWithin(t *testing.T, name string, err error, since time.Time, limit time.Duration) {
 	t.Helper()
 	took := time.Since(since)
-	t.Logf("%-14s %5.1f s: %v", name, took.Seconds(), err)
-	if err != nil && !timedOut(err) {
-		t.Errorf("%s: %v", name, err)
-	}
-	if took > limit {
-		t.Errorf("%s took %v", name, took)
+	if err != nil && !timedOut(err) || took > limit {
+		t.Errorf("%s ended after %v, at most %v are allowed: %v", name, took, limit, err)
 	}
 }
 

@@ -113,8 +113,10 @@ func Recover(ctx context.Context, m Move) (Result, error) {
 	m.Policy = Policy{TLS: m.Policy.TLS, Postcopy: true}
 	for begin := time.Now(); ; {
 		r, err := m.run(ctx, &libvirt.DomainMigrateParameters{}, flags|m.Policy.flags()|libvirt.MIGRATE_POSTCOPY_RESUME, m.Policy.downtime())
-		// One of the QEMUs may learn later than the other that there is something to resume.
-		if !errors.Is(err, ErrInterrupted) || !errors.Is(err, libvirt.ERR_OPERATION_INVALID) || time.Since(begin) > settleTimeout {
+		// One of the QEMUs may learn later than the other that there is something to resume:
+		// it refuses to, or takes the interruption of before for one of now.
+		early := errors.Is(err, libvirt.ERR_OPERATION_INVALID) || errors.Is(err, libvirt.ERR_OPERATION_FAILED)
+		if !errors.Is(err, ErrInterrupted) || !early || time.Since(begin) > settleTimeout {
 			return r, err
 		}
 		select {
