@@ -47,6 +47,7 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 		return disk.Image{}, failed(op, path, err)
 	}
 	i := &importing{h: h, cluster: cluster, src: src, name: name}
+	defer i.end()
 	err = h.perform(ctx, task{
 		op: op, object: name.Image, on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()},
 		check: func(ctx context.Context) error { return cluster.Absent(ctx, name) },
@@ -61,20 +62,36 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 
 // importing is what the steps share.
 type importing struct {
-	h       *Host
-	cluster *disk.Cluster
-	src     *disk.Source
-	name    disk.Name
+	h        *Host
+	cluster  *disk.Cluster
+	src      *disk.Source
+	name     disk.Name
+	snapshot disk.SnapshotNumber // nil before the first step
 }
 
 func (i *importing) steps(file string) []step {
 	return append([]step{
 		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), back: i.unmake(),
-			do: func(ctx context.Context) error { return i.cluster.BeginImport(ctx, i.name, i.src.Size()) }},
+			do: func(ctx context.Context) error {
+				i.reserve(ctx)
+				return i.cluster.BeginImport(ctx, i.name, i.src.Size())
+			}},
 		{name: "copy", detail: says(i.src.Format() + " " + file), do: func(ctx context.Context) error {
 			return i.cluster.Import(ctx, i.name, i.src, i.h.progress("import", i.name.Image, "copy"))
 		}},
 	}, i.release()...)
+}
+
+// reserve asks for the snapshot's number, which comes while the data is copied.
+func (i *importing) reserve(ctx context.Context) {
+	i.snapshot = i.cluster.ReserveSnapshot(ctx, i.name.Pool)
+}
+
+// end waits for what was asked for.
+func (i *importing) end() {
+	if i.snapshot != nil {
+		_, _ = i.snapshot()
+	}
 }
 
 // unmake takes back all but the name.
@@ -88,8 +105,7 @@ func (i *importing) release() []step {
 	part, snap, made := disk.PartName(i.name), i.name, disk.PartName(i.name)
 	snap.Snap, made.Snap = disk.ImageSnapshot, disk.ImageSnapshot
 	return []step{
-		{name: "snapshot", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.CreateSnapshot(ctx, made) }},
-		{name: "protect", detail: says(snap.String()), do: func(ctx context.Context) error { return i.cluster.ProtectSnapshot(ctx, made) }},
+		{name: "snapshot", detail: says(snap.String() + ", protected"), do: func(ctx context.Context) error { return i.cluster.Seal(ctx, made, i.snapshot) }},
 		{name: "name", detail: says(i.name.String()), commit: true,
 			do: func(ctx context.Context) error { return i.cluster.Rename(ctx, part, i.name) },
 			on: []action{{Verb: actRename, Image: part.String(), To: i.name.String()}}},

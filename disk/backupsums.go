@@ -118,19 +118,14 @@ func writeSums(io *rados.IOContext, id string, number int64, p *sumPage) error {
 // readSums lays a backup's page over p.
 func readSums(io *rados.IOContext, id string, number int64, p *sumPage) error {
 	object := sumObject(id, number)
-	stat, err := io.Stat(object)
+	data, err := readObject(io, object)
 	if is(err, ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return wrap("read checksums of", "backup "+id, err)
 	}
-	data := make([]byte, stat.Size)
-	n, err := io.Read(object, data, 0)
-	if err != nil {
-		return wrap("read checksums of", "backup "+id, err)
-	}
-	if !p.decode(data[:n]) {
+	if !p.decode(data) {
 		return &Error{Op: "read checksums of", Object: "backup " + id, Kind: ErrCorrupt,
 			Reason: "the object " + object + " with its checksums is damaged"}
 	}

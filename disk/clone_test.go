@@ -44,18 +44,23 @@ func stored(t *testing.T, c *Cluster, n Name) map[string]string {
 		omap, err := io.GetAllOmapValues("rbd_header."+id, "", "", 100)
 		check(t, err)
 		for key, value := range omap {
-			if !strings.HasSuffix(key, "_timestamp") {
+			switch number, snapshot := strings.CutPrefix(key, "snapshot_"); {
+			case snapshot:
+				states, err := readObject(io, "rbd_object_map."+id+"."+number)
+				check(t, err)
+				all["object map of snapshot"] = fmt.Sprintf("%q", states)
+			case key != "snap_seq" && !strings.HasSuffix(key, "_timestamp"):
 				all[key] = fmt.Sprintf("%q", value)
 			}
 			if prefix, _, err := decodeString(value); key == "object_prefix" && err == nil {
 				all[key] = strings.ReplaceAll(prefix, id, "ID")
 			}
 		}
-		objectMap, err := exec(io, "rbd_object_map."+id, "object_map_load", nil)
+		objectMap, err := readObject(io, "rbd_object_map."+id)
 		check(t, err)
 		all["object map"] = fmt.Sprintf("%q", objectMap)
-		children, err := io.GetAllOmapValues("rbd_children", "", "", 1000)
-		check(t, err)
+		children, err := io.GetAllOmapValues(childrenObject, "", "", 1000)
+		check(t, ignore(err, ErrNotFound))
 		for key, value := range children {
 			if bytes.Contains(value, []byte(id)) {
 				all["child of"] = fmt.Sprintf("%q", key)

@@ -17,7 +17,7 @@ import (
 const (
 	// copyWorkers bounds the chunks in flight, and with them memory: each has a
 	// buffer of one chunk, and in librbd up to as much again.
-	copyWorkers = 8
+	copyWorkers = 6
 	// maxChunk bounds a chunk when objects are larger. Fewer, larger or more,
 	// smaller ones of the same memory measured slower.
 	maxChunk = 4 << 20
@@ -48,7 +48,7 @@ func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *S
 	if err := ioctx.SetPoolFullTry(); err != nil {
 		return err
 	}
-	dst, err := openRawImage(ioctx, name)
+	dst, err := openBlank(ioctx, name)
 	if err != nil {
 		return err
 	}
@@ -67,12 +67,15 @@ func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *S
 	if err := c.run(ctx); err != nil {
 		return err
 	}
+	if err := dst.finish(); err != nil {
+		return err
+	}
 	return src.unchanged()
 }
 
 type copier struct {
 	src   *Source
-	dst   *rawImage
+	dst   *blank
 	chunk int64
 	// proofs are of what is written: meanwhile the next chunk is read into the buffer.
 	proofs chan proof
@@ -243,13 +246,8 @@ func (w *copyWorker) copy(off, n int64) error {
 	if len(w.pieces) == 0 {
 		return nil
 	}
-	// Summed before librbd sees the bytes: what goes wrong from here on shows.
-	p := proof{object: off / w.dst.chunk}
-	for _, s := range w.pieces {
-		at := span{off%w.dst.chunk + s.off, s.n}
-		p.sums = append(p.sums, written{at, cephCRC(crcSeed, w.buf.b[s.off:s.off+s.n])})
-	}
-	if err := w.dst.write(w.buf, off, w.pieces); err != nil {
+	p, err := w.dst.write(w.buf, off, w.pieces)
+	if err != nil {
 		return err
 	}
 	w.proofs <- p

@@ -176,9 +176,5 @@ func (c *Cluster) parentGone(io *rados.IOContext, n Name) (bool, error) {
 // call calls a writing method of the rbd class, with strings, on an object that is
 // there.
 func call(io *rados.IOContext, object, method string, args ...string) error {
-	op := rados.CreateWriteOp()
-	defer op.Release()
-	op.AssertExists()
-	op.Exec("rbd", method, encodeStrings(args...))
-	return op.Operate(io, object, rados.OperationNoFlag)
+	return execWrite(io, object, method, encodeStrings(args...))
 }

@@ -81,3 +81,23 @@ func exec(io *rados.IOContext, object, method string, in []byte) ([]byte, error)
 	}
 	return step.Bytes()
 }
+
+// execWrite calls a writing method of the rbd class on an object that is there.
+func execWrite(io *rados.IOContext, object, method string, in []byte) error {
+	op := rados.CreateWriteOp()
+	defer op.Release()
+	op.AssertExists()
+	op.Exec("rbd", method, in)
+	return op.Operate(io, object, rados.OperationNoFlag)
+}
+
+// readObject is all that an object holds.
+func readObject(io *rados.IOContext, object string) ([]byte, error) {
+	stat, err := io.Stat(object)
+	if err != nil {
+		return nil, err
+	}
+	data := make([]byte, stat.Size)
+	n, err := io.Read(object, data, 0)
+	return data[:max(n, 0)], err
+}

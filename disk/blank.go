@@ -1,0 +1,154 @@
+// Filling an image that nobody has ever written to, and nobody else opens, without
+// librbd: its objects are written as they are, and the object map once, at the end. librbd
+// copies what it is given, and has the map changed for each object.
+
+package disk
+
+/*
+#include "object_write.h"
+*/
+import "C"
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/ceph/go-ceph/rados"
+	"github.com/ceph/go-ceph/rbd"
+)
+
+// State of an object in an object map. Source: librbd, OBJECT_EXISTS.
+const objectExists = 1
+
+// blank is an image to be filled, open, so that others see that somebody is at it. What
+// is not plain is filled by librbd.
+type blank struct {
+	*rawImage
+	plain  bool
+	id     string
+	mapped bool // it has an object map
+
+	mu     sync.Mutex
+	count  uint64 // of its objects
+	states []byte // of them, as an object map has them
+}
+
+func openBlank(io *rados.IOContext, name string) (*blank, error) {
+	raw, err := openRawImage(io, name)
+	if err != nil {
+		return nil, err
+	}
+	b := &blank{rawImage: raw}
+	if err := b.begin(Name{Image: name}); err != nil {
+		_ = raw.close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// begin says of all objects that they are there, so that who removes a half image removes
+// them all.
+func (b *blank) begin(n Name) error {
+	id, h, err := headerOf(b.ioctx, n)
+	if err != nil {
+		return err
+	}
+	snaps, err := snapshotIDs(b.ioctx, n, id)
+	if err != nil {
+		return err
+	}
+	b.id, b.plain, b.mapped = id, h.plain() && h.from == (parentKey{}) && len(snaps) == 0, h.features&rbd.FeatureObjectMap != 0
+	b.count = objects(uint64(h.size), h.order)
+	b.states = make([]byte, (b.count+3)/4)
+	if !b.plain || !b.mapped || b.count == 0 {
+		return nil
+	}
+	in := binary.LittleEndian.AppendUint64(make([]byte, 8), b.count) // from 0 to count
+	in = append(in, objectExists, 0)                                 // whatever they were
+	return wrap("fill", n.String(), execWrite(b.ioctx, "rbd_object_map."+b.id, "object_map_update", in))
+}
+
+// plain says that an image consists of header, object map and data, and its object map can
+// be trusted.
+func (h header) plain() bool {
+	return h.features&rbd.FeatureLayering != 0 && h.features&^plainFeatures == 0 && h.flags == 0
+}
+
+// snapshotIDs are the numbers of an image's snapshots. The call is cls_rbd's
+// get_snapcontext.
+func snapshotIDs(io *rados.IOContext, n Name, id string) ([]uint64, error) {
+	out, err := exec(io, "rbd_header."+id, "get_snapcontext", nil)
+	if err == nil && len(out) < 12 {
+		err = errShortAnswer
+	}
+	if err != nil {
+		return nil, wrap("read snapshots of", n.String(), err)
+	}
+	all := make([]uint64, binary.LittleEndian.Uint32(out[8:]))
+	if len(out[12:]) < 8*len(all) {
+		return nil, wrap("read snapshots of", n.String(), errShortAnswer)
+	}
+	for i := range all {
+		all[i] = binary.LittleEndian.Uint64(out[12+8*i:])
+	}
+	return all, nil
+}
+
+// write puts the spans of a buffer at base in the image, all in one object, waits for
+// them all, and gives what the object must hold then.
+func (b *blank) write(buf buffer, base int64, spans []span) (proof, error) {
+	p := proof{object: base / b.chunk, sums: make([]written, len(spans))}
+	for i, s := range spans {
+		p.sums[i].span = span{base%b.chunk + s.off, s.n}
+	}
+	if !b.plain {
+		for i, s := range spans { // before librbd sees the bytes: what goes wrong from here on shows
+			p.sums[i].crc = cephCRC(crcSeed, buf.b[s.off:s.off+s.n])
+		}
+		return p, b.rawImage.write(buf, base, spans)
+	}
+	pieces := make([]C.struct_piece, len(spans))
+	for i, s := range spans {
+		pieces[i] = C.struct_piece{data: (*C.char)(unsafe.Add(buf.p, s.off)), off: C.uint64_t(p.sums[i].off), len: C.uint64_t(s.n)}
+	}
+	var mem arena
+	defer mem.free()
+	object := mem.bytes(fmt.Appendf(nil, "%s.%016x\x00", b.blockName, p.object))
+	rc := C.object_write(C.rados_ioctx_t(b.ioctx.Pointer()), object, C.uint64_t(b.chunk), unsafe.SliceData(pieces), C.int(len(pieces)))
+	if rc < 0 {
+		return p, b.fail("write to", rc)
+	}
+	for i := range pieces {
+		p.sums[i].crc = uint32(pieces[i].crc)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.states[p.object/4] |= objectExists << (6 - 2*(p.object%4))
+	return p, nil
+}
+
+// finish says which objects are there.
+func (b *blank) finish() error {
+	if !b.plain || !b.mapped {
+		return nil
+	}
+	err := execWrite(b.ioctx, "rbd_object_map."+b.id, "object_map_save", encodeObjectMap(b.states, b.count))
+	return wrap("fill", b.name, err)
+}
+
+// encodeObjectMap is the inverse of decodeObjectMap. Source: Ceph's BitVector: a header, the
+// states, and CRCs of the header and of each 4 KiB of states.
+func encodeObjectMap(states []byte, count uint64) []byte {
+	head := binary.LittleEndian.AppendUint64([]byte{1, 1, 8, 0, 0, 0}, count)
+	out := append(binary.LittleEndian.AppendUint32(nil, uint32(len(head))), head...)
+	out = append(out, states...)
+	foot := binary.LittleEndian.AppendUint32(nil, cephCRC(0, head))
+	const block = 4096
+	foot = binary.LittleEndian.AppendUint32(foot, uint32((len(states)+block-1)/block))
+	for at := 0; at < len(states); at += block {
+		foot = binary.LittleEndian.AppendUint32(foot, cephCRC(0, states[at:min(at+block, len(states))]))
+	}
+	return append(binary.LittleEndian.AppendUint32(out, uint32(len(foot))), foot...)
+}
