@@ -44,6 +44,7 @@ type backup struct {
 	tip   disk.Backup  // the last on its base
 	still still
 	lost  []disk.Backup // that are not whole: somebody removed their snapshots
+	seal  disk.SnapshotNumber
 }
 
 // CreateBackup backs a volume up, attached or not. A guest that runs on this host
@@ -91,7 +92,7 @@ func (b *backup) steps() []step {
 		unmake = action{Verb: actRewind, Image: base.String() + "@" + b.tip.Snapshot, Store: true}
 	}
 	steps = append(steps,
-		step{name: "begin", detail: says("backup " + b.rec.ID), do: b.write,
+		step{name: "begin", detail: says("backup " + b.rec.ID), do: b.begin,
 			back: []action{onBackup(actForgetBackup, b.pool, b.rec)}},
 		step{name: "base", detail: base.String, do: b.makeBase, back: []action{unmake}})
 	if b.o.Snapshot == "" {
@@ -100,7 +101,7 @@ func (b *backup) steps() []step {
 	steps = append(steps,
 		step{name: "copy", detail: b.describe, do: b.copy},
 		step{name: "seal", detail: base.String,
-			do:   func(ctx context.Context) error { return b.store.CreateSnapshot(ctx, at) },
+			do:   func(ctx context.Context) error { return b.store.TakeSnapshot(ctx, at, b.seal) },
 			back: []action{{Verb: actRemoveSnap, Image: at.String(), Store: true}}},
 		step{name: "metadata", detail: says("backup." + b.rec.ID + ".meta"), do: b.describeToCinder},
 		step{name: "complete", detail: says("backup " + b.rec.ID), do: b.complete, commit: true,
@@ -129,6 +130,13 @@ func (b *backup) describe() string {
 		return b.rec.Kind + ", of " + disk.FormatSize(b.rec.Size)
 	}
 	return fmt.Sprintf("%s, %s of %s", b.rec.Kind, disk.FormatSize(b.rec.Bytes), disk.FormatSize(b.rec.Size))
+}
+
+// begin asks for the numbers of the snapshots, too, which come while the base is made.
+func (b *backup) begin(ctx context.Context) error {
+	b.seal = b.store.ReserveSnapshot(b.pool)
+	b.still.reserve()
+	return b.write(ctx)
 }
 
 // write notes the backup as it is known by now.

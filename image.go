@@ -47,7 +47,6 @@ func (h *Host) ImportImage(ctx context.Context, path string, o ImportOptions) (d
 		return disk.Image{}, failed(op, path, err)
 	}
 	i := &importing{h: h, cluster: cluster, src: src, name: name}
-	defer i.end()
 	err = h.perform(ctx, task{
 		op: op, object: name.Image, on: &session{cluster: cluster}, pool: name.Pool, leases: []string{name.String()},
 		check: func(ctx context.Context) error { return cluster.Absent(ctx, name) },
@@ -73,7 +72,7 @@ func (i *importing) steps(file string) []step {
 	return append([]step{
 		{name: "create", detail: says(i.name.String() + ", " + disk.FormatSize(i.src.Size())), back: i.unmake(),
 			do: func(ctx context.Context) error {
-				i.reserve(ctx)
+				i.reserve()
 				return i.cluster.BeginImport(ctx, i.name, i.src.Size())
 			}},
 		{name: "copy", detail: says(i.src.Format() + " " + file), do: func(ctx context.Context) error {
@@ -83,16 +82,7 @@ func (i *importing) steps(file string) []step {
 }
 
 // reserve asks for the snapshot's number, which comes while the data is copied.
-func (i *importing) reserve(ctx context.Context) {
-	i.snapshot = i.cluster.ReserveSnapshot(ctx, i.name.Pool)
-}
-
-// end waits for what was asked for.
-func (i *importing) end() {
-	if i.snapshot != nil {
-		_, _ = i.snapshot()
-	}
-}
+func (i *importing) reserve() { i.snapshot = i.cluster.ReserveSnapshot(i.name.Pool) }
 
 // unmake takes back all but the name.
 func (i *importing) unmake() []action {

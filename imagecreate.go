@@ -39,8 +39,7 @@ func (h *Host) CreateImage(ctx context.Context, vm string, o CreateImageOptions)
 		return disk.Image{}, failed(op, o.ID, err)
 	}
 	c := &capture{importing: importing{h: h, name: name}}
-	defer c.session.end()
-	defer c.importing.end()
+	defer c.end()
 	if err := c.prepare(ctx, vm); err != nil {
 		return disk.Image{}, failed(op, vm, err)
 	}
@@ -95,7 +94,7 @@ func (c *capture) steps() []step {
 		{name: "protect", detail: says(from.String()), do: func(ctx context.Context) error { return c.session.cluster.ProtectSnapshot(ctx, from) }},
 		{name: "clone", detail: says(c.name.String()), back: c.unmake(),
 			do: func(ctx context.Context) error {
-				c.reserve(ctx)
+				c.reserve()
 				return c.session.cluster.BeginClone(ctx, from, c.name)
 			}},
 		{name: "flatten", detail: says(c.name.String()), do: c.flatten},

@@ -24,6 +24,7 @@ type still struct {
 	op, object string      // of the workflow
 	vm         domain.Info // which has the disk; the zero value is none
 	name       disk.Name   // of the snapshot
+	number     disk.SnapshotNumber
 	frozen     *domain.Frozen
 	held       bool      // it was taken while the guest held still
 	taken      time.Time // when it was there
@@ -77,8 +78,20 @@ func (s *still) thaw(ctx context.Context) error {
 	return s.h.act(ctx, s.session, s.thawing()) // its connection may have been the trouble
 }
 
-func (s *still) take(ctx context.Context) error {
-	err := s.cluster.CreateSnapshot(ctx, s.name)
+// reserve asks for the number of a snapshot that is to be taken later. That of a machine
+// which runs is librbd's to take.
+func (s *still) reserve() {
+	if !s.vm.Running {
+		s.number = s.cluster.ReserveSnapshot(s.name.Pool)
+	}
+}
+
+func (s *still) take(ctx context.Context) (err error) {
+	if s.number != nil {
+		err = s.cluster.TakeSnapshot(ctx, s.name, s.number)
+	} else {
+		err = s.cluster.CreateSnapshot(ctx, s.name)
+	}
 	s.taken = time.Now().UTC().Truncate(time.Microsecond)
 	return err
 }

@@ -43,12 +43,13 @@ func stored(t *testing.T, c *Cluster, n Name) map[string]string {
 		all["listed"] = fmt.Sprint(listed == id)
 		omap, err := io.GetAllOmapValues("rbd_header."+id, "", "", 100)
 		check(t, err)
-		for key, value := range omap {
+		for i, key := range slices.Sorted(maps.Keys(omap)) {
+			value := omap[key]
 			switch number, snapshot := strings.CutPrefix(key, "snapshot_"); {
 			case snapshot:
 				states, err := readObject(io, "rbd_object_map."+id+"."+number)
 				check(t, err)
-				all["object map of snapshot"] = fmt.Sprintf("%q", states)
+				all[fmt.Sprint("object map of key ", i)] = fmt.Sprintf("%q", states)
 			case key != "snap_seq" && !strings.HasSuffix(key, "_timestamp"):
 				all[key] = fmt.Sprintf("%q", value)
 			}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -49,14 +48,18 @@ func TestSealAsLibrbd(t *testing.T) {
 				check(t, c.pool(t.Context(), n.Pool, func(io *rados.IOContext) error { return createImage(io, n, size, imageOrder) }))
 				t.Cleanup(func() { check(t, c.RemoveImage(context.Background(), n)) })
 			}
+			write := func(n Name, text string) {
+				t.Helper()
+				check(t, c.edit(t.Context(), Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) (err error) {
+					for _, off := range written {
+						_, writeErr := img.WriteAt([]byte(text), off)
+						err = errors.Join(err, writeErr)
+					}
+					return err
+				}))
+			}
 			check(t, c.FillDisk(t.Context(), Name{Pool: ours.Pool, Image: ours.Image}, src, nil))
-			check(t, c.edit(t.Context(), Name{Pool: theirs.Pool, Image: theirs.Image}, func(img *rbd.Image) (err error) {
-				for _, off := range written {
-					_, writeErr := img.WriteAt([]byte("data"), off)
-					err = errors.Join(err, writeErr)
-				}
-				return err
-			}))
+			write(theirs, "data")
 			same := func() {
 				t.Helper()
 				if diff := cmp.Diff(stored(t, c, theirs), stored(t, c, ours)); diff != "" {
@@ -64,30 +67,46 @@ func TestSealAsLibrbd(t *testing.T) {
 				}
 			}
 			same()
-			check(t, c.Seal(t.Context(), ours, c.ReserveSnapshot(t.Context(), ours.Pool)))
+			check(t, c.Seal(t.Context(), ours, c.ReserveSnapshot(ours.Pool)))
 			check(t, errors.Join(c.CreateSnapshot(t.Context(), theirs), c.ProtectSnapshot(t.Context(), theirs)))
+			same()
+			written = written[1:3]
+			write(ours, "more")
+			write(theirs, "more")
+			same()
+			second := func(n Name) Name { n.Snap = "second"; return n }
+			t.Cleanup(func() {
+				check(t, errors.Join(c.RemoveSnapshot(context.Background(), second(ours)), c.RemoveSnapshot(context.Background(), second(theirs))))
+			})
+			check(t, c.TakeSnapshot(t.Context(), second(ours), c.ReserveSnapshot(ours.Pool)))
+			check(t, c.CreateSnapshot(t.Context(), second(theirs)))
+			same()
+			write(ours, "last")
+			write(theirs, "last")
 			same()
 			their, err := c.Snapshots(t.Context(), theirs)
 			check(t, err)
 			our, err := c.Snapshots(t.Context(), ours)
 			check(t, err)
-			if diff := cmp.Diff(their, our, cmpopts.EquateApproxTime(time.Minute)); diff != "" || len(our) != 1 {
+			if diff := cmp.Diff(their, our, cmpopts.EquateApproxTime(time.Minute)); diff != "" || len(our) != 2 {
 				t.Errorf("librbd's snapshot differs from ours:\n%s", diff)
 			}
-			check(t, c.view(t.Context(), ours, func(img *rbd.Image) error {
-				for _, off := range written {
-					found := make([]byte, 4)
-					if _, err := img.ReadAt(found, off); err != nil && !errors.Is(err, io.EOF) || string(found) != "data" {
-						t.Errorf("at %d it reads %q, %v", off, found, err)
+			for n, want := range map[Name]string{ours: "data", second(ours): "more"} {
+				check(t, c.view(t.Context(), n, func(img *rbd.Image) error {
+					for _, off := range written {
+						found := make([]byte, 4)
+						if _, err := img.ReadAt(found, off); err != nil || string(found) != want {
+							t.Errorf("%s reads %q at %d, %v", n, found, off, err)
+						}
 					}
-				}
-				return nil
-			}))
+					return nil
+				}))
+			}
 		})
 	}
 }
 
-// What is not plain, or has a snapshot, is librbd's to fill and to seal.
+// What is not plain, or has a snapshot, is librbd's to fill; and to seal, if it is not plain.
 func TestSealNotPlain(t *testing.T) {
 	c := open(t)
 	src, written := sparseSource(t, 20<<20)
@@ -132,13 +151,49 @@ func TestSealNotPlain(t *testing.T) {
 			}))
 			sealed := n
 			sealed.Snap = ImageSnapshot
-			check(t, c.Seal(t.Context(), sealed, func() (uint64, error) { return 0, errors.New("a number is asked for") }))
+			check(t, c.Seal(t.Context(), sealed, c.ReserveSnapshot(n.Pool)))
 			all, err := c.Snapshots(t.Context(), n)
 			check(t, err)
 			if last := all[len(all)-1]; len(all) != tc.snaps+1 || last.Name != ImageSnapshot || !last.Protected {
 				t.Errorf("it has the snapshots %+v", all)
 			}
 		})
+	}
+}
+
+// A number that is older than a snapshot is no use, nor is any if somebody has the image
+// open: librbd tells them.
+func TestTakeSnapshotOrdinary(t *testing.T) {
+	c := open(t)
+	n := Name{Pool: ImagePool, Image: "taken"}
+	at := func(snap string) Name { return Name{Pool: n.Pool, Image: n.Image, Snap: snap} }
+	check(t, c.pool(t.Context(), n.Pool, func(io *rados.IOContext) error { return createImage(io, n, 20<<20, imageOrder) }))
+	t.Cleanup(func() { check(t, c.RemoveImage(context.Background(), n)) })
+	old := c.ReserveSnapshot(n.Pool)
+	if _, err := old(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	check(t, c.CreateSnapshot(t.Context(), at("first")))
+	check(t, c.TakeSnapshot(t.Context(), at("second"), old))
+	check(t, c.edit(t.Context(), n, func(img *rbd.Image) error {
+		_, err := img.WriteAt([]byte("data"), 0)
+		check(t, err)
+		check(t, c.TakeSnapshot(t.Context(), at("third"), c.ReserveSnapshot(n.Pool)))
+		_, err = img.WriteAt([]byte("more"), 0)
+		return err
+	}))
+	check(t, c.view(t.Context(), at("third"), func(img *rbd.Image) error {
+		found := make([]byte, 4)
+		if _, err := img.ReadAt(found, 0); err != nil || string(found) != "data" {
+			t.Errorf("it reads %q, %v", found, err)
+		}
+		return nil
+	}))
+	if err := c.TakeSnapshot(t.Context(), at("first"), c.ReserveSnapshot(n.Pool)); !errors.Is(err, ErrExists) {
+		t.Errorf("error is %v", err)
+	}
+	for _, snap := range []string{"first", "second", "third"} {
+		check(t, c.RemoveSnapshot(t.Context(), at(snap)))
 	}
 }
 
