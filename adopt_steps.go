@@ -21,10 +21,13 @@ func (a *adopting) adopt(ctx context.Context, d AdoptedDisk) error {
 	t.steps = func() []step {
 		make1 := []step{
 			a.h.secretStep(&a.session, "", &a.secret),
-			{name: "create", detail: says(a.one.Name().String() + ", " + disk.FormatSize(a.one.Size)), do: a.create,
+			{name: "create", detail: says(a.made()), do: a.create,
 				back: []action{{Verb: actRemove, Image: a.one.Name().String()}}},
 		}
 		if a.Running {
+			if a.one.basis != nil && a.one.basis.Layer > 1 {
+				make1 = append(make1, step{name: "copy", detail: says(a.one.Chain[1].Path), do: a.fillBelow})
+			}
 			return append(make1, a.crossing().steps()...)
 		}
 		return append(make1,
@@ -42,7 +45,7 @@ func (a *adopting) adopt(ctx context.Context, d AdoptedDisk) error {
 
 // again looks at the disk again, now that nobody else changes the machine.
 func (a *adopting) again(ctx context.Context, d AdoptedDisk) error {
-	b := &adopting{session: a.session, h: a.h, o: a.o, vm: a.vm}
+	b := &adopting{session: a.session, h: a.h, o: a.o, vm: a.vm, bases: a.bases}
 	b.o.Disks = []string{d.Target}
 	if err := b.look(ctx); err != nil {
 		return err
@@ -76,12 +79,45 @@ func (a *adopting) on(v verb) action {
 // what is the disk and where it goes, for people.
 func (a *adopting) what() string { return a.one.Target + " in " + a.one.Name().String() }
 
+// made is the image and what it is made as.
+func (a *adopting) made() string {
+	what := a.one.Name().String() + ", " + disk.FormatSize(a.one.Size)
+	if a.one.Parent != "" {
+		what += ", a clone of " + a.one.Parent
+	}
+	return what
+}
+
 func (a *adopting) create(ctx context.Context) error {
+	if b := a.one.basis; b != nil {
+		// What it holds is the disk's content, whatever that looks like.
+		return a.cluster.CloneAsIs(ctx, b.Image, a.one.Size, a.one.Name())
+	}
 	return a.cluster.CreateDisk(ctx, a.one.Name(), a.one.Size)
 }
 
 func (a *adopting) fill(ctx context.Context) error {
+	if b := a.one.basis; b != nil {
+		return a.fillAbove(ctx, a.source, b.Layer)
+	}
 	return a.cluster.FillDisk(ctx, a.one.Name(), a.source, a.h.progress("adopt", a.VM, "copy"))
+}
+
+// fillAbove copies what a source has above that which is so many files below it.
+func (a *adopting) fillAbove(ctx context.Context, src *disk.Source, below int) error {
+	_, err := a.cluster.FillClone(ctx, a.one.Name(), src, below, a.h.progress("adopt", a.VM, "copy"))
+	return err
+}
+
+// fillBelow copies what there is between the file that the machine writes, which QEMU
+// copies, and that of which the image is a clone: nobody writes there.
+func (a *adopting) fillBelow(ctx context.Context) error {
+	src, err := disk.OpenBacking(a.one.File, a.local(a.one.Format))
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return a.fillAbove(ctx, src, a.one.basis.Layer-1)
 }
 
 func (a *adopting) define(ctx context.Context) error {
@@ -92,7 +128,7 @@ func (a *adopting) define(ctx context.Context) error {
 func (a *adopting) crossing() *crossing {
 	return &crossing{
 		session: &a.session, h: a.h, op: "adopt", vm: a.vm, target: a.one.Target, from: a.one.File, to: a.one.Name().String(),
-		bandwidth: a.o.Bandwidth, pool: a.one.Pool, data: a.one.Data, stood: &a.one.Stood,
+		bandwidth: a.o.Bandwidth, pool: a.one.Pool, data: a.one.Data, stood: &a.one.Stood, shallow: a.one.basis != nil,
 		xml: func(ctx context.Context) (string, error) {
 			with, err := a.h.rbdDisk(ctx, a.cluster, a.one.Name(), a.secret.UUID)
 			if err != nil {

@@ -80,11 +80,18 @@ func localVM(t *testing.T, id string, files ...string) fixture {
 	return fixture{VM: m.Name, UUID: id, File: strings.SplitN(files[0], ":", 2)[1]}
 }
 
-// localGuest is the lab's guest on a chain of three files, and it writes.
+// localGuest is the lab's guest on a chain of three files, the lowest of which is in
+// Ceph as an image, and it writes.
 func localGuest(t *testing.T) (fixture, console) {
 	t.Helper()
 	id := uuid.NewString()
-	f := localVM(t, id, "qcow2:"+chained(t, id, testLab.Guest, "100M"))
+	return guestIn(t, id, chained(t, id, testLab.Guest, "100M"))
+}
+
+// guestIn is the lab's guest in a qcow2, and it writes.
+func guestIn(t *testing.T, id, file string) (fixture, console) {
+	t.Helper()
+	f := localVM(t, id, "qcow2:"+file)
 	virsh(t, 0, "start", f.VM)
 	c := consoleOf(f.VM)
 	c.writes(t, 0, "vda")
@@ -121,12 +128,12 @@ func holds(t testing.TB, file string, acked uint64) {
 func TestAdoptAndBack(t *testing.T) {
 	f, c := localGuest(t)
 	h, other := open(t, 0), open(t, 1)
-	adopt := func() {
+	adopt := func(parent string) {
 		t.Helper()
 		a, err := h.Adopt(t.Context(), f.VM, AdoptOptions{})
 		must(t, err)
 		d := a.Disks[0]
-		if !a.Running || d.Name().String() != "vms/"+f.UUID+"_disk" || d.Size != 100<<20 || d.Stood <= 0 || d.Stood > time.Second {
+		if !a.Running || d.Name().String() != "vms/"+f.UUID+"_disk" || d.Size != 100<<20 || d.Parent != parent || d.Stood <= 0 || d.Stood > time.Second {
 			t.Errorf("adoption is %+v", a)
 		}
 		t.Logf("adopted in %v, stood still for %v", d.Elapsed, d.Stood)
@@ -137,14 +144,17 @@ func TestAdoptAndBack(t *testing.T) {
 		}
 		c.writes(t, 0, "vda")
 	}
-	adopt()
+	adopt("images/guest@snap")
+	if parent, err := mustCluster(t, h).Parent(t.Context(), disk.Name{Pool: disk.VMPool, Image: f.UUID + "_disk"}); err != nil || parent.String() != "images/guest@snap" {
+		t.Errorf("its parent is %v: %v", parent, err)
+	}
 	a, err := h.Unadopt(t.Context(), f.VM, EjectOptions{})
 	must(t, err)
 	if now := f.has(t, "vda"); now.Live.Source != f.File || now.Kept.Source != f.File || now.Kept.Cache != "none" || a.Disks[0].File != f.File {
 		t.Errorf("its disk is %+v", now)
 	}
 	c.writes(t, 0, "vda")
-	adopt()
+	adopt("") // the file stands alone now
 	if removed, err := h.RemoveAdopted(t.Context(), f.VM); err != nil || !slices.Equal(removed, []string{f.File}) {
 		t.Errorf("removed %v: %v", removed, err)
 	}
@@ -168,7 +178,9 @@ func TestAdoptAndBack(t *testing.T) {
 
 // Whoever dies while a disk is copied: the guest has its file, and nothing is left.
 func TestAdoptKilled(t *testing.T) {
-	f, c := localGuest(t)
+	alone := filepath.Join(t.TempDir(), "disk")
+	qemuImg(t, "convert", "-O", "qcow2", testLab.Guest, alone) // nothing that is in Ceph already
+	f, c := guestIn(t, uuid.NewString(), alone)
 	h := open(t, 0)
 	_, _, err := h.SetSecret(t.Context())
 	must(t, err)
@@ -290,12 +302,7 @@ func TestAdoptOff(t *testing.T) {
 	a, err := h.Adopt(t.Context(), f.VM, AdoptOptions{})
 	must(t, err)
 	for _, d := range a.Disks {
-		raw := filepath.Join(t.TempDir(), "raw")
-		target, err := disk.CreateTarget(raw, "raw", false)
-		must(t, err)
-		_, err = mustCluster(t, h).Export(t.Context(), d.Name(), target, disk.ExportOptions{})
-		must(t, errors.Join(err, target.Name()))
-		if got, want := sum(t, raw), before[d.File]; got != want {
+		if got, want := inside(t, h, d.Name()), before[d.File]; got != want {
 			t.Errorf("%s: %s has other content than %s", d.Target, d.Name(), d.File)
 		}
 	}

@@ -39,6 +39,7 @@ type crossing struct {
 	target     string
 	from, to   string // for people
 	bandwidth  int64
+	shallow    bool                                  // it has what is below the machine's file
 	pool       string                                // into which it goes, or ""
 	data       int64                                 // bytes that it may take there
 	xml        func(context.Context) (string, error) // the destination's
@@ -75,7 +76,7 @@ func (c *crossing) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return domain.StartCopy(ctx, c.conn, domain.BlockCopy{VM: c.vm.UUID, Target: c.target, To: xml, Bandwidth: c.bandwidth})
+	return domain.StartCopy(ctx, c.conn, domain.BlockCopy{VM: c.vm.UUID, Target: c.target, To: xml, Shallow: c.shallow, Bandwidth: c.bandwidth})
 }
 
 // copy waits until both sides are alike.

@@ -69,12 +69,15 @@ func Layers(path string, o LocalOptions) ([]Layer, error) {
 // format the header does not say; a chain that leads back to itself; internal
 // snapshots, which would be lost. The caller closes the Source.
 func OpenLocal(path string, o LocalOptions) (*Source, error) {
-	return openChain(path, o, func(s *Source, so SourceOptions) error {
-		if err := lockImage(s.f); err != nil {
-			return err
-		}
-		return s.judge(so)
-	})
+	return openChain(path, o, (*Source).still)
+}
+
+// still judges a file of which no QEMU makes anything else while it is open.
+func (s *Source) still(o SourceOptions) error {
+	if err := lockImage(s.f); err != nil {
+		return err
+	}
+	return s.judge(o)
 }
 
 // openChain opens a file and those below it, each of which look judges.

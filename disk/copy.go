@@ -4,10 +4,10 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ceph/go-ceph/rados"
@@ -28,8 +28,9 @@ const (
 
 // copySource writes src into the image name of the pool of ioctx, and proves
 // that the cluster holds it. The image is at least as large as src and has never
-// been written: zeros are skipped. It is opened here, by a handle of its own,
-// and closed again: nobody else may hold its exclusive lock meanwhile.
+// been written: zeros are skipped, or, of a clone, what is as in its parent. It is
+// opened here, by a handle of its own, and closed again: nobody else may hold its
+// exclusive lock meanwhile.
 //
 // progress, if not nil, is told after every chunk (at most 4 MiB) how many bytes
 // of the virtual size are done: never fewer than before, never by two goroutines
@@ -41,16 +42,22 @@ const (
 // syscall.Errno comes from the cluster.
 //
 // Similar to: rbd import and qemu-img convert.
-func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *Source, progress func(done, total int64)) (err error) {
+func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *Source, progress func(done, total int64)) error {
+	_, err := copyInto(ctx, ioctx, name, src, progress)
+	return err
+}
+
+// copyInto is copySource, and returns how many bytes it wrote.
+func copyInto(ctx context.Context, ioctx *rados.IOContext, name string, src *Source, progress func(done, total int64)) (sent int64, err error) {
 	// A write to a full pool waits for room for ever, unless it is made to fail:
 	// with EDQUOT at the pool's quota, ENOSPC when the cluster is full. The flag
 	// stays on ioctx.
 	if err := ioctx.SetPoolFullTry(); err != nil {
-		return err
+		return 0, err
 	}
 	dst, err := openBlank(ioctx, name)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() {
 		if e := dst.close(); err == nil {
@@ -58,19 +65,19 @@ func copySource(ctx context.Context, ioctx *rados.IOContext, name string, src *S
 		}
 	}()
 	if dst.size < src.size {
-		return fmt.Errorf("image %s has %d bytes, the source %d", name, dst.size, src.size)
+		return 0, fmt.Errorf("image %s has %d bytes, the source %d", name, dst.size, src.size)
 	}
 	if dst.striped {
-		return fmt.Errorf("image %s is striped", name)
+		return 0, fmt.Errorf("image %s is striped", name)
 	}
 	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), pace: pace{rate: src.rate}, progress: progress, proofs: make(chan proof, copyWorkers)}
 	if err := c.run(ctx); err != nil {
-		return err
+		return 0, err
 	}
 	if err := dst.finish(); err != nil {
-		return err
+		return 0, err
 	}
-	return src.unchanged()
+	return c.sent.Load(), src.unchanged()
 }
 
 type copier struct {
@@ -80,6 +87,7 @@ type copier struct {
 	// proofs are of what is written: meanwhile the next chunk is read into the buffer.
 	proofs chan proof
 	pace   pace
+	sent   atomic.Int64 // bytes that were written
 
 	mu       sync.Mutex
 	done     int64
@@ -99,6 +107,9 @@ func (c *copier) run(ctx context.Context) error {
 		g.Go(func() error {
 			defer writers.Done()
 			w := &copyWorker{copier: c, r: c.src.newReader()}
+			if c.src.basis != nil {
+				w.basis = c.src.basis.newReader()
+			}
 			defer w.close()
 			return w.run(gctx, chunks)
 		})
@@ -134,6 +145,17 @@ func (c *copier) deal(ctx context.Context, chunks chan<- int64) error {
 		c.report(next - off)
 		if next >= c.src.size {
 			return nil
+		}
+		if c.src.basis != nil {
+			touched, err := c.src.touched(next, min(c.chunk, c.src.size-next))
+			if err != nil {
+				return err
+			}
+			if !touched {
+				off = min(next+c.chunk, c.src.size)
+				c.report(off - next)
+				continue
+			}
 		}
 		if err := c.pace.wait(ctx, c.chunk); err != nil {
 			return err
@@ -190,6 +212,8 @@ type copyWorker struct {
 	r      *reader
 	buf    buffer
 	pieces []span
+	basis  *reader // nil: the image is no clone
+	was    []byte  // what that has of the chunk
 }
 
 // proof is what an object must hold.
@@ -211,6 +235,9 @@ func (c *copier) prove() (err error) {
 
 func (w *copyWorker) close() {
 	w.r.close()
+	if w.basis != nil {
+		w.basis.close()
+	}
 	if w.buf.p != nil {
 		w.buf.free()
 	}
@@ -235,13 +262,8 @@ func (w *copyWorker) copy(off, n int64) error {
 	if w.buf.p == nil {
 		w.buf = newBuffer(w.chunk)
 	}
-	data, err := w.r.read(w.buf.b[:n], off)
-	if err != nil {
+	if err := w.find(off, n); err != nil {
 		return err
-	}
-	w.pieces = w.pieces[:0]
-	for _, s := range data {
-		w.pieces = nonzero(w.pieces, w.buf.b, s)
 	}
 	if len(w.pieces) == 0 {
 		return nil
@@ -251,25 +273,8 @@ func (w *copyWorker) copy(off, n int64) error {
 		return err
 	}
 	w.proofs <- p
-	return nil
-}
-
-var zeros [zeroGrain]byte
-
-// nonzero appends to pieces the parts of s that are not all zeros. Pieces are
-// cut at multiples of zeroGrain and joined where they touch.
-func nonzero(pieces []span, p []byte, s span) []span {
-	for off, end := s.off, s.off+s.n; off < end; {
-		next := min(off/zeroGrain*zeroGrain+zeroGrain, end)
-		if !bytes.Equal(p[off:next], zeros[:next-off]) {
-			k := len(pieces)
-			if k > 0 && pieces[k-1].off+pieces[k-1].n == off {
-				pieces[k-1].n = next - pieces[k-1].off
-			} else {
-				pieces = append(pieces, span{off, next - off})
-			}
-		}
-		off = next
+	for _, s := range w.pieces {
+		w.sent.Add(s.n)
 	}
-	return pieces
+	return nil
 }

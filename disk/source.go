@@ -51,6 +51,10 @@ type Source struct {
 	seeks  bool    // the file knows its holes
 	below  *Source // its backing file; nil: it has none
 	rate   int64   // bytes a second at which it is copied; 0 is as fast as can be
+	// basis is that of its backing files which the image it is copied into is a clone of,
+	// and above are those before it; nil: it is copied whole.
+	basis *Source
+	above []*Source
 }
 
 // OpenSource opens and judges the image file at path, a regular file or a block

@@ -15,7 +15,10 @@ import (
 type BlockCopy struct {
 	VM, Target string
 	To         string // the XML of a disk, of [Disk.XML] or [FileXML]: its source and format
-	Bandwidth  int64  // bytes a second; 0 is no limit
+	// Shallow is that the destination has what is in the backing files: what is above
+	// them is copied.
+	Shallow   bool
+	Bandwidth int64 // bytes a second; 0 is no limit
 }
 
 // copyBuffer is how many bytes QEMU has on their way at most. It makes requests of a
@@ -41,15 +44,18 @@ func fileDisk(target, file, format string) libvirtxml.DomainDisk {
 // and returns at once. The guest goes on with what it has until [Pivot]. The machine
 // may be undefined meanwhile, but not be saved or moved; should it end, so does the copy.
 //
-// Similar to: virsh blockcopy --xml --reuse-external --transient-job.
+// Similar to: virsh blockcopy --xml --reuse-external --transient-job [--shallow].
 func StartCopy(ctx context.Context, conn *libvirt.Connect, c BlockCopy) error {
 	params := &libvirt.DomainBlockCopyParameters{BufSizeSet: true, BufSize: copyBuffer}
 	if c.Bandwidth > 0 {
 		params.BandwidthSet, params.Bandwidth = true, uint64(c.Bandwidth)
 	}
+	flags := libvirt.DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+	if c.Shallow {
+		flags |= libvirt.DOMAIN_BLOCK_COPY_SHALLOW
+	}
 	return with(ctx, conn, c.VM, func(d *libvirt.Domain) error {
-		return wrap("copy "+c.Target+" of", c.VM, d.BlockCopy(c.Target, c.To, params,
-			libvirt.DOMAIN_BLOCK_COPY_REUSE_EXT|libvirt.DOMAIN_BLOCK_COPY_TRANSIENT_JOB))
+		return wrap("copy "+c.Target+" of", c.VM, d.BlockCopy(c.Target, c.To, params, flags))
 	})
 }
 

@@ -135,6 +135,20 @@ func atTarget(d *libvirt.Domain, vm string, flags libvirt.DomainXMLFlags, target
 	return nil, err
 }
 
+// BackingFiles are the files below a disk of a running machine, as QEMU has them.
+func BackingFiles(ctx context.Context, conn *libvirt.Connect, vm, target string) ([]string, error) {
+	return read(ctx, conn, vm, func(d *libvirt.Domain) (all []string, err error) {
+		device, err := atTarget(d, vm, 0, target)
+		if err != nil {
+			return nil, err
+		}
+		for b := device.BackingStore; b != nil && b.Source != nil && b.Source.File != nil; b = b.BackingStore {
+			all = append(all, b.Source.File.File)
+		}
+		return all, nil
+	})
+}
+
 // BlockSize is how large a running machine's guest sees a disk, in bytes.
 //
 // Similar to: virsh domblkinfo.

@@ -166,6 +166,9 @@ func printPlan(u *ui, a vmdisk.Adoption, rate int64) error {
 		for _, l := range d.Chain {
 			t.add("     %s (%s, %s on disk)", l.Path, l.Format, disk.FormatSize(l.Used))
 		}
+		if d.Parent != "" {
+			t.add("     as a clone of %s, with what is above that", d.Parent)
+		}
 	}
 	t.add("%s", strings.TrimSuffix(unifiedDiff(a.Before, a.After), "\n"))
 	total := int64(0)

@@ -133,7 +133,7 @@ func TestReadmeMovingOffLocalDisks(t *testing.T) {
 		"vmdisk adopt web1 --undo":          {{disks, both(file + "disk")}, {state, "running"}, {images, "none"}},
 		"vmdisk adopt web1 --remove-source": {{disks, image}, {files, `^$`}},
 		"vmdisk eject web1 --to instances":  {{disks, both(file + `\S+_disk.qcow2`)}, {images, "none"}, {state, "running"}},
-		"virsh undefine web1":               {{"vmdisk ls", "no machines"}},
+		"vmdisk rm web1":                    {{"vmdisk ls", "no machines"}, {files, `^\S+_disk.qcow2\n$`}},
 	}
 	seen := map[string]bool{}
 	for _, line := range chapter(t, "Moving off local disks") {
