@@ -39,7 +39,7 @@ func (a *adopting) look(ctx context.Context) (err error) {
 		return err
 	}
 	if len(a.Disks) == 0 {
-		return &domain.Error{Object: "VM " + a.VM, Kind: domain.ErrExists, Reason: "has no disk in a file of its host"}
+		return &domain.Error{Object: "VM " + a.VM, Kind: domain.ErrExists, Err: errInCeph, Reason: errInCeph.Error()}
 	}
 	for i := range a.Disks {
 		if err := a.measure(ctx, &a.Disks[i]); err != nil {
@@ -48,6 +48,9 @@ func (a *adopting) look(ctx context.Context) (err error) {
 	}
 	return a.name(ctx)
 }
+
+// errInCeph is a machine that there is nothing to adopt of.
+var errInCeph = errors.New("has no disk in a file of its host")
 
 // choose picks the disks that are to be adopted.
 func (a *adopting) choose(kept, now []domain.LocalDisk, refused []map[string]error) error {

@@ -52,6 +52,15 @@ func parse(text string) (*libvirtxml.Domain, error) {
 	return d, nil
 }
 
+// Identity is the name and the UUID that a domain's XML has.
+func Identity(text string) (name, uuid string, err error) {
+	d, err := parse(text)
+	if err != nil {
+		return "", "", err
+	}
+	return d.Name, d.UUID, nil
+}
+
 // disks are pointers into the domain, for changing them.
 func disks(d *libvirtxml.Domain) []*libvirtxml.DomainDisk {
 	var all []*libvirtxml.DomainDisk

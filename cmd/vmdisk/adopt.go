@@ -15,7 +15,7 @@ import (
 
 func adoptCommand() *cli.Command {
 	return &cli.Command{
-		Name: "adopt", Usage: "move a machine's disks from local files into Ceph", ArgsUsage: "VM",
+		Name: "adopt", Usage: "move a machine's disks from local files into Ceph", ArgsUsage: "VM | --nova-instances DIR",
 		Description: `Files are raw, or qcow2 with backing files in the same folder or the _base
 beside it, as Nova has them. A machine that runs goes on running; one that is
 off stays off. Disks become UUID_disk and so on in the pool vms: they are the
@@ -25,16 +25,22 @@ machine's, and vmdisk rm removes them with it.
   vmdisk adopt web1
   vmdisk adopt web1 --undo             back into the files, with what was written
   vmdisk adopt web1 --remove-source    no way back: remove the files
+  vmdisk adopt --nova-instances /var/lib/nova/instances --jobs 4
 
-Ctrl-C while a disk is copied leaves it where it was.`,
+The last does it with all machines of the host that have a folder there; one that
+fails does not keep the others. Where a backing file is in Ceph as an image, byte
+for byte, the disk becomes a clone of that. Ctrl-C while a disk is copied leaves it
+where it was; the same command goes on with what is left.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done", DisableDefaultText: true},
 			diskFlag(), bandwidthFlag(),
 			&cli.StringSliceFlag{Name: "allow", Usage: "backing files may be in `DIR`, too; may be repeated"},
+			&cli.StringFlag{Name: "nova-instances", Usage: "all machines whose folders are in `DIR`"},
+			&cli.IntFlag{Name: "jobs", Usage: "adopt `N` of them at once", Value: 2},
 			&cli.BoolFlag{Name: "undo", Usage: "go back to the files", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "remove-source", Usage: "remove the files of a machine that was adopted", DisableDefaultText: true},
 		},
-		Action: onVM(runAdopt),
+		Action: onHost(runAdopt),
 	}
 }
 
@@ -46,8 +52,18 @@ func bandwidthFlag() cli.Flag {
 	return &cli.StringFlag{Name: "bandwidth", Usage: "copy at most this `SIZE` a second, as 100M"}
 }
 
-func runAdopt(ctx context.Context, c *command, h *vmdisk.Host, vm string) error {
-	ways := 0
+func runAdopt(ctx context.Context, c *command, h *vmdisk.Host) error {
+	if c.IsSet("nova-instances") {
+		return runAdoptInstances(ctx, c, h)
+	}
+	args, err := c.arguments("VM")
+	if err != nil {
+		return err
+	}
+	if c.IsSet("jobs") {
+		return usagef("--jobs is for --nova-instances")
+	}
+	vm, ways := args[0], 0
 	for _, name := range []string{"dry-run", "undo", "remove-source"} {
 		if c.Bool(name) {
 			ways++

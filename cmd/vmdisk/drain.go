@@ -59,7 +59,7 @@ func runDrain(ctx context.Context, c *command) error {
 	if err != nil {
 		return err
 	}
-	c.ui.main = "drain"
+	c.ui.main, c.ui.part = "drain", "move"
 	begin := time.Now()
 	all, failure := h.Drain(ctx, o)
 	if closing := h.Close(); failure == nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // chapter returns the command lines of a chapter of the README: the lines of its code
-// blocks, those of a here-document as one.
+// blocks, those of a here-document and of a loop as one.
 func chapter(t *testing.T, title string) []string {
 	t.Helper()
 	readme, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
@@ -45,6 +45,8 @@ func chapter(t *testing.T, title string) []string {
 			lines = append(lines, line)
 			if m := here.FindStringSubmatch(line); m != nil {
 				until = m[1]
+			} else if strings.HasSuffix(line, "; do") {
+				until = "done"
 			}
 		}
 	}
@@ -113,12 +115,8 @@ func (s *shell) types(line string) string {
 // Every line works from top to bottom, and does what is said of it.
 func TestReadmeMovingOffLocalDisks(t *testing.T) {
 	s := newShell(t)
-	t.Cleanup(func() {
-		for _, vm := range []string{"web1"} {
-			_ = exec.Command("virsh", "destroy", vm).Run()
-			_ = exec.Command("virsh", "undefine", vm).Run()
-		}
-	})
+	atEnd(t, "image", "rm", "debian")
+	atEnd(t, "rm", "web1", "web2", "web3") // if it ends in the middle
 	// Where the disk is, for QEMU and for the next start: after is what commands must say
 	// when a line was typed.
 	disks := "virsh domblklist web1 --details && virsh domblklist web1 --details --inactive"
@@ -134,6 +132,14 @@ func TestReadmeMovingOffLocalDisks(t *testing.T) {
 		"vmdisk adopt web1 --remove-source": {{disks, image}, {files, `^$`}},
 		"vmdisk eject web1 --to instances":  {{disks, both(file + `\S+_disk.qcow2`)}, {images, "none"}, {state, "running"}},
 		"vmdisk rm web1":                    {{"vmdisk ls", "no machines"}, {files, `^\S+_disk.qcow2\n$`}},
+
+		"vmdisk adopt --nova-instances instances --dry-run": {{"virsh domblklist web2 --details", file + "disk"}, {images, "none"}},
+		"vmdisk adopt --nova-instances instances --jobs 2": {
+			{strings.ReplaceAll(disks, "web1", "web2"), image},
+			{strings.ReplaceAll(disks, "web1", "web3"), image},
+			{"vmdisk disk info $(virsh domuuid web3)", "images/debian@snap"},
+		},
+		"vmdisk rm web2 web3 && vmdisk image rm debian": {{"vmdisk ls", "no machines"}, {"rbd ls images | grep debian || echo none", "none"}, {"rbd ls vms", `^$`}},
 	}
 	seen := map[string]bool{}
 	for _, line := range chapter(t, "Moving off local disks") {

@@ -27,6 +27,7 @@ type ui struct {
 	all   bool   // a program reads every event
 	mode  string // of progress
 	main  string // a workflow of workflows: of those, a person sees only how far they are
+	part  string // as this step of it
 	mu    sync.Mutex
 	show  func(vmdisk.Event)
 	close func()
@@ -88,7 +89,7 @@ func (u *ui) ofMain(e *vmdisk.Event) bool {
 	case e.Op == u.main, e.Kind == vmdisk.Warning, e.Kind == vmdisk.UndoFailed:
 		return true
 	case e.Kind == vmdisk.Progress:
-		e.Step = "move"
+		e.Step = u.part
 		return true
 	}
 	return false
