@@ -24,6 +24,16 @@ func qemuIO(t testing.TB, file string, commands ...string) {
 	}
 }
 
+// importedFile is an image of a file, which goes with the test.
+func importedFile(t *testing.T, h *Host, file string) fixture {
+	t.Helper()
+	f := fixture{Image: name(t), File: file}
+	_, err := h.ImportImage(t.Context(), file, ImportOptions{ID: f.Image})
+	must(t, err)
+	t.Cleanup(func() { must(t, h.RemoveImage(context.WithoutCancel(t.Context()), f.Image)) })
+	return f
+}
+
 // inside is the checksum of what is on an image.
 func inside(t *testing.T, h *Host, n disk.Name) string {
 	t.Helper()
@@ -36,13 +46,11 @@ func inside(t *testing.T, h *Host, n disk.Name) string {
 }
 
 // A machine whose lowest file is in Ceph as an image becomes a clone of that, off or
-// running, with what is in the files above it.
+// running, with what is in the files above it; killed on the way, it is what it was.
 func TestAdoptClone(t *testing.T) {
 	h := open(t, 0)
-	file, image := blankFile(t), name(t)
-	_, err := h.ImportImage(t.Context(), file, ImportOptions{ID: image})
-	must(t, err)
-	t.Cleanup(func() { must(t, h.RemoveImage(context.WithoutCancel(t.Context()), image)) })
+	file := blankFile(t)
+	image := importedFile(t, h, file).Image
 	for _, state := range []string{"shut off", "running"} {
 		t.Run(state, func(t *testing.T) {
 			id := uuid.NewString()
@@ -59,6 +67,14 @@ func TestAdoptClone(t *testing.T) {
 			must(t, err)
 			if d := plan.Disks[0]; d.Parent != parent || d.Data >= d.Size || len(d.Chain) != 3 {
 				t.Errorf("plan is %+v", d)
+			}
+			for _, step := range map[string][]string{"shut off": {"create", "copy"}, "running": {"create", "fill", "copy"}}[state] {
+				must(t, dies(adoptPairs[0].do.process(f, point{step: step, nth: 1, when: after})))
+				_, err := h.Repair(t.Context(), RepairOptions{})
+				must(t, err)
+				if images, err := mustCluster(t, h).MachineImages(t.Context(), disk.VMPool, id); err != nil || len(images) > 0 || f.has(t, "vda").Copying {
+					t.Errorf("killed after %s, in Ceph there are %v: %v", step, images, err)
+				}
 			}
 			a, err := h.Adopt(t.Context(), f.VM, AdoptOptions{})
 			must(t, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -111,23 +112,49 @@ func (a *adopting) measure(ctx context.Context, d *AdoptedDisk) (err error) {
 // files cannot be judged, or are others than QEMU has, is not in the way of copying what
 // QEMU makes of them.
 func (a *adopting) found(ctx context.Context, d *AdoptedDisk) (err error) {
+	if len(d.Chain) == 1 {
+		return nil
+	}
 	if a.Running {
 		if files, err := domain.BackingFiles(ctx, a.conn, a.UUID, d.Target); err != nil || !d.above(files) {
 			return err
 		}
 	}
-	was := a.bases[d.Target]
-	if d.basis, err = a.cluster.FindBasis(ctx, disk.ImagePool, d.File, a.local(d.Format), d.Size, was); err != nil {
-		if a.Running && (errors.Is(err, disk.ErrBadSource) || errors.Is(err, disk.ErrInUse)) {
-			return nil
-		}
+	was, known := a.bases[d.Target]
+	switch {
+	case !known:
+		d.basis, err = a.compare(ctx, d)
+	case was != nil: // it is looked whether that is so still
+		d.basis, err = a.cluster.FindBasis(ctx, disk.ImagePool, d.File, a.local(d.Format), d.Size, was, nil)
+	}
+	if err != nil {
 		return err
 	}
+	a.bases[d.Target] = d.basis
 	if d.basis != nil {
-		a.bases[d.Target] = d.basis
 		d.Parent = d.basis.Image.String()
 	}
 	return nil
+}
+
+// compare compares the files below a disk with the images, and tells what comes of it.
+func (a *adopting) compare(ctx context.Context, d *AdoptedDisk) (*disk.Basis, error) {
+	begin := time.Now()
+	event := Event{Kind: Started, Op: "adopt", Object: a.VM, Step: "compare", Detail: d.Chain[1].Path}
+	a.h.emit(event)
+	basis, err := a.cluster.FindBasis(ctx, disk.ImagePool, d.File, a.local(d.Format), d.Size, nil, a.h.progress("adopt", a.VM, "compare"))
+	if a.Running && (errors.Is(err, disk.ErrBadSource) || errors.Is(err, disk.ErrInUse)) {
+		err = nil
+	}
+	event.Kind, event.Elapsed, event.Detail = Done, time.Since(begin), d.Target+" is above no image in Ceph"
+	switch {
+	case err != nil:
+		event.Kind, event.Err = Failed, err
+	case basis != nil:
+		event.Detail = d.Target + " is above " + basis.Image.String()
+	}
+	a.h.emit(event)
+	return basis, err
 }
 
 // novaForm is a file of a machine as Nova names it, in the machine's own folder.

@@ -26,7 +26,7 @@ func (a *adopting) adopt(ctx context.Context, d AdoptedDisk) error {
 		}
 		if a.Running {
 			if a.one.basis != nil && a.one.basis.Layer > 1 {
-				make1 = append(make1, step{name: "copy", detail: says(a.one.Chain[1].Path), do: a.fillBelow})
+				make1 = append(make1, step{name: "fill", detail: says(a.one.Chain[1].Path), do: a.fillBelow})
 			}
 			return append(make1, a.crossing().steps()...)
 		}
@@ -97,15 +97,15 @@ func (a *adopting) create(ctx context.Context) error {
 }
 
 func (a *adopting) fill(ctx context.Context) error {
-	if b := a.one.basis; b != nil {
-		return a.fillAbove(ctx, a.source, b.Layer)
+	if a.one.basis != nil {
+		return a.fillAbove(ctx, a.source)
 	}
 	return a.cluster.FillDisk(ctx, a.one.Name(), a.source, a.h.progress("adopt", a.VM, "copy"))
 }
 
-// fillAbove copies what a source has above that which is so many files below it.
-func (a *adopting) fillAbove(ctx context.Context, src *disk.Source, below int) error {
-	_, err := a.cluster.FillClone(ctx, a.one.Name(), src, below, a.h.progress("adopt", a.VM, "copy"))
+// fillAbove copies what a source has above the file that the image is like.
+func (a *adopting) fillAbove(ctx context.Context, src *disk.Source) error {
+	_, err := a.cluster.FillClone(ctx, a.one.Name(), src, a.one.basis, a.h.progress("adopt", a.VM, "copy"))
 	return err
 }
 
@@ -117,7 +117,7 @@ func (a *adopting) fillBelow(ctx context.Context) error {
 		return err
 	}
 	defer src.Close()
-	return a.fillAbove(ctx, src, a.one.basis.Layer-1)
+	return a.fillAbove(ctx, src)
 }
 
 func (a *adopting) define(ctx context.Context) error {

@@ -15,7 +15,7 @@ var adoptPairs = []reversible{
 	{
 		setup: func(t *testing.T, _ *Host) fixture {
 			id := uuid.NewString()
-			return localVM(t, id, "qcow2:"+chained(t, id, testLab.Guest, "100M")) // a clone
+			return localVM(t, id, "qcow2:"+chained(t, id, blankFile(t), "8M"))
 		},
 		do:   workflow{name: "adopt", run: adoptPair(AdoptOptions{}), over: domain.ErrExists},
 		undo: workflow{name: "undo adopt", run: unadoptPair, over: domain.ErrExists},

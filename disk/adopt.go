@@ -23,13 +23,22 @@ func (c *Cluster) FillDisk(ctx context.Context, n Name, src *Source, progress fu
 	})
 }
 
-// FillClone is [Cluster.FillDisk] for a clone of an image that holds what the source's
-// backing file does that is so many below it: only where the source differs from that
-// anything is written. It returns how many bytes that were.
+// FillClone is [Cluster.FillDisk] for a clone of the image of a basis, which holds what
+// one of the source's backing files does: only where the source differs from that
+// anything is written. It returns how many bytes that were. The source is the machine's
+// disk, or the files below it alone. Files that are not those of the basis any more are
+// [ErrBadSource].
 //
 // Similar to: qemu-img rebase.
-func (c *Cluster) FillClone(ctx context.Context, n Name, src *Source, below int, progress func(done, total int64)) (sent int64, err error) {
-	upper := *src
+func (c *Cluster) FillClone(ctx context.Context, n Name, src *Source, b *Basis, progress func(done, total int64)) (sent int64, err error) {
+	upper, below := *src, b.Layer
+	switch b.state {
+	case src.state():
+		below--
+	case src.below.state():
+	default:
+		return 0, src.refuse("its backing files have changed since they were compared with %s", b.Image)
+	}
 	for upper.basis = src; below > 0; below-- {
 		upper.above = append(upper.above, upper.basis)
 		upper.basis = upper.basis.below

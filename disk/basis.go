@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/ceph/go-ceph/rados"
@@ -34,13 +35,14 @@ type Basis struct {
 // backing files, the first if there is a choice: every byte of both is compared, and the
 // file may be longer by zeros, as a base that Nova has grown is. nil is that there is
 // none. The machine may run: QEMU only reads these files. If was is what an earlier call
-// found, and image and files are still those, nothing is compared again.
+// found, and image and files are still those, nothing is compared again. progress, which
+// may be nil, is told bytes of the image that is being compared.
 //
 // It blocks for as long as it takes to read a file and the image that is like it; images
 // that are not differ early. Errors are as of [OpenLocal].
 //
 // Similar to: qemu-img compare.
-func (c *Cluster) FindBasis(ctx context.Context, pool, path string, o LocalOptions, size int64, was *Basis) (*Basis, error) {
+func (c *Cluster) FindBasis(ctx context.Context, pool, path string, o LocalOptions, size int64, was *Basis, progress func(done, total int64)) (*Basis, error) {
 	src, err := OpenBacking(path, o)
 	if err != nil || src == nil {
 		return nil, err
@@ -60,7 +62,7 @@ func (c *Cluster) FindBasis(ctx context.Context, pool, path string, o LocalOptio
 			if i.Size > size {
 				continue
 			}
-			err := c.compare(ctx, i.Image, s)
+			err := c.compare(ctx, i.Image, s, progress)
 			if err == nil {
 				return &Basis{Image: i.Image, Layer: layer, Size: i.Size, id: i.id, state: state}, src.unchanged()
 			}
@@ -145,7 +147,7 @@ const (
 )
 
 // compare is errDiffers unless a snapshot, protected, holds what s does.
-func (c *Cluster) compare(ctx context.Context, n Name, s *Source) error {
+func (c *Cluster) compare(ctx context.Context, n Name, s *Source, progress func(done, total int64)) error {
 	return c.fromSnapshot(ctx, n, func(io *rados.IOContext, img *rbd.Image) error {
 		protected, err := img.GetSnapshot(n.Snap).IsProtected()
 		if err != nil {
@@ -158,15 +160,17 @@ func (c *Cluster) compare(ctx context.Context, n Name, s *Source) error {
 		if err != nil {
 			return wrap("compare", n.String(), err)
 		}
-		err = r.like(ctx, s)
+		err = r.like(ctx, s, progress)
 		return wrap("compare", n.String(), errors.Join(err, r.close()))
 	})
 }
 
 // like is errDiffers unless an image holds what s does, and s nothing but zeros beyond
 // that.
-func (r *rawImage) like(ctx context.Context, s *Source) error {
-	var next atomic.Int64
+func (r *rawImage) like(ctx context.Context, s *Source, progress func(done, total int64)) error {
+	var next, done atomic.Int64
+	var telling sync.Mutex
+	total := max(s.size, r.size)
 	g, ctx := errgroup.WithContext(ctx)
 	for range compareWorkers {
 		g.Go(func() error {
@@ -176,7 +180,7 @@ func (r *rawImage) like(ctx context.Context, s *Source) error {
 			defer theirs.free()
 			for {
 				off := next.Add(compareChunk) - compareChunk
-				n := min(compareChunk, max(s.size, r.size)-off)
+				n := min(compareChunk, total-off)
 				if n <= 0 {
 					return nil
 				}
@@ -194,6 +198,11 @@ func (r *rawImage) like(ctx context.Context, s *Source) error {
 				}
 				if !bytes.Equal(mine[:n], theirs.b[:n]) {
 					return errDiffers
+				}
+				if progress != nil {
+					telling.Lock()
+					progress(done.Add(n), total)
+					telling.Unlock()
 				}
 			}
 		})

@@ -52,7 +52,7 @@ func TestFillClone(t *testing.T) {
 			src, err := OpenLocal(top, o)
 			check(t, err)
 			defer src.Close()
-			b, err := c.FindBasis(t.Context(), ImagePool, top, o, src.Size(), nil)
+			b, err := c.FindBasis(t.Context(), ImagePool, top, o, src.Size(), nil, nil)
 			check(t, err)
 			if tc.layer == 0 {
 				if b != nil {
@@ -63,13 +63,13 @@ func TestFillClone(t *testing.T) {
 			if b == nil || b.Image.Image != n.Image || b.Layer != tc.layer {
 				t.Fatalf("basis is %+v", b)
 			}
-			if again, err := c.FindBasis(t.Context(), ImagePool, top, o, src.Size(), b); again != b || err != nil {
+			if again, err := c.FindBasis(t.Context(), ImagePool, top, o, src.Size(), b, nil); again != b || err != nil {
 				t.Errorf("again: %+v, %v", again, err)
 			}
 			disk := Name{Pool: VMPool, Image: n.Image + "-" + strings.ReplaceAll(tc.name, " ", "-")}
 			check(t, c.CloneAsIs(t.Context(), b.Image, src.Size(), disk))
 			t.Cleanup(func() { check(t, c.RemoveDisk(context.WithoutCancel(t.Context()), disk)) })
-			sent, err := c.FillClone(t.Context(), disk, src, b.Layer, nil)
+			sent, err := c.FillClone(t.Context(), disk, src, b, nil)
 			check(t, err)
 			if sent == 0 || sent > tc.most {
 				t.Errorf("%d bytes were written, not up to %d", sent, tc.most)
