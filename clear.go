@@ -133,5 +133,5 @@ func (h *Host) expel(ctx context.Context, on *session, n disk.Name, dead []strin
 			return err
 		}
 	}
-	return on.cluster.Unwatched(ctx, n)
+	return on.cluster.WaitUnused(ctx, n)
 }

@@ -305,7 +305,7 @@ func (e *evacuation) unlock(ctx context.Context) error {
 // wait proves that nobody has a disk open any more.
 func (e *evacuation) wait(ctx context.Context) error {
 	for _, n := range e.images {
-		if err := e.cluster.Unwatched(ctx, n); err != nil && !errors.Is(err, disk.ErrNotFound) {
+		if err := e.cluster.WaitUnused(ctx, n); err != nil && !errors.Is(err, disk.ErrNotFound) {
 			return err
 		}
 	}

@@ -143,16 +143,10 @@ func (c *Cluster) BreakLock(ctx context.Context, n Name, addr string) error {
 	})
 }
 
-// Unwatched waits until nobody watches an image any more. Somebody who still does
-// after the 35 s in which the watch of a dead client expires is [ErrInUse], named.
-func (c *Cluster) Unwatched(ctx context.Context, n Name) error {
-	return waitUnused(ctx, func() error {
-		by, err := c.Watchers(ctx, n)
-		if err == nil && len(by) > 0 {
-			err = inUse("wait for", n, by)
-		}
-		return err
-	})
+// Addr is the address of this connection, as watchers and the blocklist have it.
+func (c *Cluster) Addr() (string, error) {
+	own, err := c.conn.GetAddrs()
+	return bareAddr(own), wrap("read address of", "this client", err)
 }
 
 // IsSelf says whether an address is that of this connection.

@@ -42,6 +42,9 @@ type scan struct {
 	dst   *rawImage // where it is copied to; nil is nowhere
 	to    Name      // the same, for errors
 	fresh bool      // dst was never written: zeros need not be
+	// proven has the OSDs prove what they hold of dst, whose objects are of 4 MiB.
+	proven bool
+	pace   pace // at which units are read
 
 	keep     func(page int64, p *sumPage) error // gets the sums of each page
 	want     func(page int64) (*sumPage, error) // the sums that a page must have; nil is any
@@ -108,6 +111,9 @@ func (s *scan) page(ctx context.Context, page int64) error {
 	group.Go(func() error {
 		defer close(next)
 		for _, n := range numbers {
+			if err := s.pace.wait(ctx, s.unit); err != nil {
+				return err
+			}
 			select {
 			case next <- n:
 			case <-ctx.Done():
@@ -299,6 +305,9 @@ func (w *scanner) copy(base int64) error {
 	if err := w.dst.zero(base, w.zeros); err != nil {
 		return wrap("write", w.to.String(), err)
 	}
+	if err := w.prove(base); err != nil {
+		return wrap("write", w.to.String(), err)
+	}
 	var n int64
 	for _, s := range w.writes {
 		n += s.n
@@ -306,6 +315,22 @@ func (w *scanner) copy(base int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.written += n
+	return nil
+}
+
+// prove has the OSDs prove what was just written, if that is asked for. What they are
+// to hold was summed from this process's memory.
+func (w *scanner) prove(base int64) error {
+	if !w.proven {
+		return nil
+	}
+	for _, s := range w.writes {
+		at := span{(base + s.off) % w.dst.chunk, s.n}
+		sum := written{at, cephCRC(crcSeed, w.buf.b[s.off:s.off+s.n])}
+		if err := w.dst.prove((base+s.off)/w.dst.chunk, []written{sum}); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

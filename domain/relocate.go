@@ -1,5 +1,5 @@
 // A machine's definition with a disk in another place: from a file of its host into
-// Ceph, and back. What the guest sees of the disk stays as it was: target, address,
+// Ceph, and back, and from one image there to another. What the guest sees of the disk stays as it was: target, address,
 // serial, boot order; and so do its limits.
 
 package domain
@@ -61,6 +61,32 @@ func Unadopt(text, target, file, format string) (string, error) {
 		if describe(&was).Source == file { // it goes back to where it was
 			own.Source, own.Driver, own.BackingStore = was.Source, was.Driver, was.BackingStore
 		}
+		return nil
+	})
+}
+
+// Move puts the disk at with.Target, which is in Ceph, into another image there. Its
+// driver stays as it was, too. One that is there already is [ErrExists]. A drive, and a
+// disk that cannot be copied by itself, is [ErrInvalid].
+func Move(text string, with Disk) (string, error) {
+	return relocate(text, with.Target, func(d *libvirtxml.Domain, own *libvirtxml.DomainDisk) error {
+		object := with.Target + " of " + d.Name
+		s := rbdSource(own)
+		switch {
+		case s == nil:
+			return invalid(object, "is not in Ceph")
+		case s.Name == with.Pool+"/"+with.Image:
+			return &Error{Object: object, Kind: ErrExists, Reason: "is in " + s.Name + " already"}
+		case own.Device != "" && own.Device != "disk":
+			return invalid(object, "is a drive (%s), not a disk", own.Device)
+		case own.ReadOnly != nil:
+			return invalid(object, "is read-only: nothing is written to it that would have to move")
+		}
+		if why := alone(own); why != "" {
+			return invalid(object, "%s", why)
+		}
+		in := with.device()
+		own.Auth, own.Source, own.BackingStore = in.Auth, in.Source, nil
 		return nil
 	})
 }
