@@ -6,6 +6,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -109,7 +110,15 @@ func (d *detach) check(ctx context.Context) error {
 // volumeOf is the volume that a name or a target of the machine stands for.
 func volumeOf(info domain.Info, volume string) (disk.Name, error) {
 	if !targetForm.MatchString(volume) {
-		return disk.ParseVolume(volume)
+		n, err := disk.ParseVolume(volume)
+		if err == nil && !strings.Contains(volume, "/") { // it may have been moved to another pool
+			for _, has := range info.Disks {
+				if has.Pool != "" && has.Image == n.Image {
+					n.Pool = has.Pool
+				}
+			}
+		}
+		return n, err
 	}
 	for _, has := range info.Disks {
 		if has.Target != volume {

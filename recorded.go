@@ -29,6 +29,33 @@ func (h *Host) imagesOf(ctx context.Context, cluster *disk.Cluster, m disk.Machi
 	return all, err
 }
 
+// ownImages are those of a machine's images that carry its UUID and are there, be it in
+// another pool.
+func (h *Host) ownImages(ctx context.Context, cluster *disk.Cluster, vm string) ([]disk.Name, error) {
+	m, err := cluster.Machine(ctx, h.cfg.VMPool, vm)
+	if gone(err) != nil {
+		return nil, err
+	}
+	m.UUID = vm
+	all, err := h.imagesOf(ctx, cluster, m)
+	if err != nil {
+		return nil, err
+	}
+	var own []disk.Name
+	for _, n := range all {
+		if !disk.Owned(vm, n.Image) {
+			continue
+		}
+		switch _, err := cluster.Size(ctx, n); {
+		case err == nil:
+			own = append(own, n)
+		case gone(err) != nil:
+			return nil, err
+		}
+	}
+	return own, nil
+}
+
 // take makes a machine the host's of an action, from the host that it names.
 func (h *Host) take(ctx context.Context, on *session, a action) error {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)

@@ -149,8 +149,12 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 		}
 		images = []disk.Name{n}
 	default:
-		var err error
-		if images, err = on.cluster.MachineImages(ctx, h.cfg.VMPool, a.VM); err != nil {
+		m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+		if gone(err) != nil {
+			return err
+		}
+		m.UUID = a.VM // it may have no record
+		if images, err = h.imagesOf(ctx, on.cluster, m); err != nil {
 			return err
 		}
 	}

@@ -117,13 +117,16 @@ func (r *removal) look(ctx context.Context) (err error) {
 	if r.images, err = r.cluster.MachineImages(ctx, r.h.cfg.VMPool, r.UUID); err != nil {
 		return err
 	}
+	if err := r.findDisks(ctx); err != nil {
+		return err
+	}
 	for _, n := range r.images {
 		if err := r.cluster.MachineDiskRemovable(ctx, n); err != nil {
 			return err
 		}
 		r.Images = append(r.Images, n.String())
 	}
-	return r.findVolumes(ctx)
+	return nil
 }
 
 func (r *removal) steps() []step {
@@ -144,20 +147,23 @@ func (r *removal) steps() []step {
 	return append(steps, forward("undefine", r.VM, undefine))
 }
 
-// findVolumes lists what the machine has in Ceph and does not own, now or at its
-// next start.
-func (r *removal) findVolumes(ctx context.Context) error {
+// findDisks lists what the machine has in Ceph now or at its next start: volumes, and
+// disks of its own that were moved to another pool.
+func (r *removal) findDisks(ctx context.Context) error {
 	all, err := domain.Disks(ctx, r.conn, r.UUID)
 	if err != nil {
 		return err
 	}
 	for _, d := range all {
 		n := disk.Name{Pool: d.Pool, Image: d.Image}
-		if d.Pool == "" || disk.Owned(r.UUID, d.Image) {
-			continue
+		switch {
+		case d.Pool == "" || slices.Contains(r.images, n):
+		case disk.Owned(r.UUID, d.Image):
+			r.images = append(r.images, n)
+		default:
+			r.volumes = append(r.volumes, n)
+			r.Kept = append(r.Kept, n.String())
 		}
-		r.volumes = append(r.volumes, n)
-		r.Kept = append(r.Kept, n.String())
 	}
 	return nil
 }

@@ -158,6 +158,20 @@ func (r *repair) run(ctx context.Context) (err error) {
 // backups is in that of the volumes.
 func (h *Host) pools() []string { return []string{disk.ImagePool, disk.VolumePool, h.cfg.VMPool} }
 
+// journals are the pools whose journals are looked through: those, and others in which
+// a machine of this host has a disk, for work on a volume is in its own pool's.
+func (r *repair) journals() []string {
+	all := r.h.pools()
+	for _, info := range r.here {
+		for _, d := range info.Disks {
+			if d.Pool != "" && !slices.Contains(all, d.Pool) {
+				all = append(all, d.Pool)
+			}
+		}
+	}
+	return all
+}
+
 // look reads what there is of machines.
 func (r *repair) look(ctx context.Context, host bool) (err error) {
 	if host {
@@ -219,9 +233,10 @@ func holdsStill(o disk.Operation) bool {
 // first: it stands still until it is thawed.
 func (r *repair) operations(ctx context.Context) error {
 	var all, later []disk.Operation
-	for _, pool := range r.h.pools() {
+	for _, pool := range r.journals() {
 		found, err := r.cluster.Operations(ctx, pool)
-		if err != nil && !errors.Is(err, disk.ErrNotFound) { // there may be no such pool
+		others := errors.Is(err, disk.ErrPermission) && !slices.Contains(r.h.pools(), pool)
+		if err != nil && !others && !errors.Is(err, disk.ErrNotFound) { // there may be no such pool
 			return err
 		}
 		for _, o := range found {

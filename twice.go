@@ -242,7 +242,7 @@ func (r *repair) definedToo(ctx context.Context, m disk.Machine, info domain.Inf
 func (r *repair) vanished(ctx context.Context, m disk.Machine) (*Finding, error) {
 	f := finding(domain.Info{Name: m.Name, UUID: m.UUID}, Stale)
 	f.Detail = "it is not defined here any more, without vmdisk's doing"
-	images, err := r.cluster.MachineImages(ctx, r.h.cfg.VMPool, m.UUID)
+	images, err := r.h.ownImages(ctx, r.cluster, m.UUID)
 	if err != nil || len(images) > 0 { // it may be on its way to another host
 		return f, err
 	}
