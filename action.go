@@ -61,6 +61,10 @@ const (
 	actSettleEject  verb = "settle ejection"  // VM, whose disk at To is in Image or already in File
 	actForget       verb = "forget file"      // File, where VM had its disk at To
 	actRemoveFile   verb = "remove file"      // File
+	actPutInImage   verb = "define in image"  // VM, whose disk at To is in Image, and was in another
+	actSettleMove   verb = "settle moving"    // VM, whose disk at To is in Was or already in Image
+	actLetGo        verb = "let go of"        // Image, which Client held to copy it
+	actDropMoved    verb = "remove moved"     // Image, which VM has no more; a volume is given back
 	actTidyTrash    verb = "tidy trashed"     // Image, ID in the trash: the snapshots of backups on it
 )
 
@@ -89,6 +93,9 @@ type action struct {
 	// ToURI is how the libvirt of To is reached, if that is a host.
 	ToURI string `json:"to_uri,omitempty"`
 	TLS   bool   `json:"tls,omitempty"` // memory is encrypted on its way there
+	Was   string `json:"was,omitempty"` // POOL/IMAGE, before it was moved to Image
+	// Client is the address of a process of ours.
+	Client string `json:"client,omitempty"`
 	// File is on Host, as QEMU reads it in Format. If it is to be kept, it was there before.
 	File   string `json:"file,omitempty"`
 	Format string `json:"format,omitempty"`
@@ -173,6 +180,10 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return h.rollBack(ctx, on.cluster, n)
 	case actRelease:
 		return on.cluster.Release(ctx, n, a.VM)
+	case actLetGo:
+		return h.letGo(ctx, on, n, a.Client)
+	case actDropMoved:
+		return dropMoved(ctx, on.cluster, n, a.VM)
 	case actMove:
 		return on.cluster.Moved(ctx, n, a.VM, a.Host)
 	case actTake:
@@ -215,14 +226,16 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actRestart:
 			return h.restart(ctx, conn, a.VM)
 		case actPutInCeph:
-			return h.putInCeph(ctx, on, conn, n, a)
+			return h.putInCeph(ctx, on, conn, n, a, domain.Adopt)
+		case actPutInImage:
+			return h.putInCeph(ctx, on, conn, n, a, domain.Move)
 		case actPutInFile:
 			return putInFile(ctx, conn, a)
 		case actAbortCopy:
 			return h.abortCopy(ctx, on, conn, n, a)
 		case actResume:
 			return resume(ctx, conn, a.VM)
-		case actSettleAdopt, actSettleEject:
+		case actSettleAdopt, actSettleEject, actSettleMove:
 			return h.settleCrossing(ctx, on, conn, n, a)
 		case actForget:
 			return forgetFile(ctx, conn, a)

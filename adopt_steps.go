@@ -149,9 +149,10 @@ func (a *adopting) tellCache() {
 	}
 }
 
-// putInCeph defines a machine with the disk a.To in the image n; one that has it there
-// is fine.
-func (h *Host) putInCeph(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
+// putInCeph defines a machine with the disk a.To in the image n, by a change of its
+// definition; one that has it there is fine.
+func (h *Host) putInCeph(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action,
+	change func(string, domain.Disk) (string, error)) error {
 	s, _, err := h.ensureSecret(ctx, on.cluster, conn)
 	if err != nil {
 		return err
@@ -162,7 +163,7 @@ func (h *Host) putInCeph(ctx context.Context, on *session, conn *libvirt.Connect
 	}
 	with.Target = a.To
 	err = h.redefine(ctx, session{cluster: on.cluster, conn: conn}, domain.Info{UUID: a.VM}, &s, func(xml string) (string, error) {
-		return domain.Adopt(xml, with)
+		return change(xml, with)
 	})
 	if errors.Is(err, domain.ErrExists) {
 		return nil

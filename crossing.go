@@ -231,12 +231,15 @@ func (c *crossing) said() string {
 	return fmt.Sprintf("%s, which stood still for %d ms", c.vm.Name, c.stood.Milliseconds())
 }
 
+// settlesCrossing are the verbs that make an end of one.
+var settlesCrossing = []verb{actSettleAdopt, actSettleEject, actSettleMove}
+
 // arrived says whether a disk is where a crossing was to bring it.
 func (a action) arrived(d domain.DiskInfo) bool {
-	if a.Verb == actSettleAdopt {
-		return d.Pool+"/"+d.Image == a.Image
+	if a.Verb == actSettleEject {
+		return d.Source == a.File
 	}
-	return d.Source == a.File
+	return d.Pool+"/"+d.Image == a.Image
 }
 
 // settleCrossing makes an end of a crossing whose process died in the pivot: QEMU is
@@ -263,21 +266,41 @@ func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Co
 			return err
 		}
 	}
-	if arrived == (a.Verb == actSettleAdopt) {
-		err = h.putInCeph(ctx, on, conn, n, a)
-	} else {
-		err = putInFile(ctx, conn, a)
-	}
-	if err == nil && now.Paused && !a.Paused {
-		err = domain.Resume(ctx, conn, a.VM)
-	}
-	switch {
-	case err != nil:
+	settled, loser := a.sides(arrived)
+	if err := h.act(ctx, on, settled); err != nil {
 		return err
-	case arrived != (a.Verb == actSettleAdopt):
-		return gone(on.cluster.RemoveDisk(ctx, n))
-	case !arrived && !a.Keep:
-		return removeFile(a)
 	}
-	return nil
+	if now.Paused && !a.Paused {
+		if err := domain.Resume(ctx, conn, a.VM); err != nil {
+			return err
+		}
+	}
+	if loser.Verb == "" {
+		return nil
+	}
+	return h.act(ctx, on, loser)
+}
+
+// sides are what defines the machine with the side that a crossing ended on, and what
+// removes the other, if that is to go.
+func (a action) sides(arrived bool) (settled, loser action) {
+	settled, loser = a, a
+	switch {
+	case a.Verb == actSettleMove:
+		settled.Verb, loser.Verb = actPutInImage, actDropMoved
+		if arrived {
+			loser.Image = a.Was
+		} else {
+			settled.Image = a.Was
+		}
+	case arrived == (a.Verb == actSettleAdopt):
+		settled.Verb, loser = actPutInCeph, action{}
+		if !arrived && !a.Keep {
+			loser = a
+			loser.Verb = actRemoveFile
+		}
+	default:
+		settled.Verb, loser.Verb = actPutInFile, actRemove
+	}
+	return settled, loser
 }

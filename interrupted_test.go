@@ -47,7 +47,7 @@ type fixture struct {
 	VM, UUID, Volume, Source, Image, Backup, File string
 }
 
-var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs, backupPairs, adoptPairs)
+var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs, backupPairs, adoptPairs, movePairs)
 
 // interruption is a way for a workflow to end at a point, and its name.
 type interruption struct {
@@ -250,7 +250,7 @@ func (c crash) happen(t *testing.T) {
 }
 
 func workflowNamed(name string) workflow {
-	for _, p := range append(pairs, reversible{do: evacuateWorkflow, undo: slowAdoption}, reversible{do: fillWorkflow}) {
+	for _, p := range append(pairs, reversible{do: evacuateWorkflow, undo: slowAdoption}, reversible{do: fillWorkflow, undo: slowMove}) {
 		for _, w := range []workflow{p.do, p.undo} {
 			if w.name == name {
 				return w

@@ -225,7 +225,7 @@ func touches(o *disk.Operation, vm string) bool {
 func holdsStill(o disk.Operation) bool {
 	p, err := parsePlan(&o)
 	return err == nil && slices.ContainsFunc(remedies(p), func(a action) bool {
-		return a.Verb == actThaw || a.Verb == actResume || a.Verb == actSettleAdopt || a.Verb == actSettleEject
+		return a.Verb == actThaw || a.Verb == actResume || slices.Contains(settlesCrossing, a.Verb)
 	})
 }
 

@@ -191,12 +191,6 @@ func printPlan(u *ui, a vmdisk.Adoption, rate int64) error {
 	for _, d := range a.Disks {
 		total += d.Data
 	}
-	how := "held to that rate"
-	if rate == 0 {
-		rate, how = assumedRate, "if so much is copied"
-	}
-	about := time.Duration(float64(total) / float64(rate) * float64(time.Second))
-	t.add("would copy up to %s: about %s at %s/s, %s", disk.FormatSize(total),
-		strings.TrimSpace(duration(about)), disk.FormatSize(rate), how)
+	t.add("%s", expected(total, rate))
 	return t.print(u)
 }

@@ -79,7 +79,8 @@ func commands() []*cli.Command {
 	all := []*cli.Command{
 		bootCommand(), lsCommand(), infoCommand(), startCommand(), stopCommand(),
 		rmCommand(), resizeCommand(), rescueCommand(), unrescueCommand(), rebuildCommand(),
-		attachCommand(), detachCommand(), migrateCommand(), adoptCommand(), ejectCommand(), fillCommand(),
+		attachCommand(), detachCommand(), migrateCommand(), adoptCommand(), ejectCommand(),
+		moveCommand(), fillCommand(),
 		repairCommand(), whyCommand(), evacuateCommand(), drainCommand(),
 		clusterCommand(), imageCommand(), volumeCommand(), backupCommand(), diskCommand(),
 		secretCommand(), labCommand(),
