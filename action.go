@@ -61,7 +61,7 @@ const (
 	actSettleEject  verb = "settle ejection"  // VM, whose disk at To is in Image or already in File
 	actForget       verb = "forget file"      // File, where VM had its disk at To
 	actRemoveFile   verb = "remove file"      // File
-	actPutInImage   verb = "define in image"  // VM, whose disk at To is in Image, and was in another
+	actPutInImage   verb = "define in image"  // VM and its record, whose disk at To is in Image
 	actSettleMove   verb = "settle moving"    // VM, whose disk at To is in Was or already in Image
 	actLetGo        verb = "let go of"        // Image, which Client held to copy it
 	actDropMoved    verb = "remove moved"     // Image, which VM has no more; a volume is given back
@@ -228,7 +228,7 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actPutInCeph:
 			return h.putInCeph(ctx, on, conn, n, a, domain.Adopt)
 		case actPutInImage:
-			return h.putInCeph(ctx, on, conn, n, a, domain.Move)
+			return h.putInImage(ctx, on, conn, n, a)
 		case actPutInFile:
 			return putInFile(ctx, conn, a)
 		case actAbortCopy:

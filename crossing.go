@@ -65,7 +65,8 @@ func (c *crossing) steps() []step {
 		{name: "begin", detail: says(c.target + " → " + c.to), do: c.begin, back: []action{abort}},
 		{name: "copy", detail: says(c.from), do: c.copy},
 		{name: "pause", detail: says(c.vm.Name), do: c.pause, back: resume},
-		{name: "define", detail: says(c.target + " in " + c.to), do: c.define, back: []action{c.back}},
+		{name: "define", detail: says(c.target + " in " + c.to), do: c.define, back: []action{c.back},
+			begun: func() bool { return true }}, // it may fail between two changes
 		{name: "pivot", detail: says(c.target + " to " + c.to), do: c.pivot, commit: true, on: settle},
 		{name: "resume", detail: c.said, do: c.resume, on: settle},
 	}

@@ -11,6 +11,9 @@ import (
 // unhindered refuses a machine of which libvirt has something that leads to its files,
 // or works on them.
 func (h *Host) unhindered(ctx context.Context, on session, vm domain.Info) error {
+	if err := refuseRescued(vm); err != nil {
+		return err
+	}
 	kept, err := domain.Persistent(ctx, on.conn, vm.UUID)
 	if err != nil {
 		return err

@@ -84,8 +84,11 @@ func (h *Host) PlanMoveDisk(ctx context.Context, vm, which, pool string) (DiskMo
 	if err := m.prepare(ctx, vm, which, pool); err != nil {
 		return DiskMove{}, failed(op, vm, err)
 	}
-	var err error
-	if m.Before, err = domain.Plain(m.Before); err == nil {
+	err := m.look(ctx)
+	if err == nil {
+		m.Before, err = domain.Plain(m.Before)
+	}
+	if err == nil {
 		m.After, err = domain.Plain(m.After)
 	}
 	return m.DiskMove, failed(op, vm, err)
@@ -99,12 +102,13 @@ type moving struct {
 	vm     domain.Info
 	secret secret.Secret
 	DiskMove
+	owned   bool   // it is a volume that vmdisk gave to the machine
 	client  string // this process's address, if the machine is off
 	release func() // lets the old image be written again
 	defined bool   // the machine is, with the copy
 }
 
-// prepare finds the machine and its disk, and refuses what cannot be moved.
+// prepare finds the machine and its disk, and refuses a pool in which that cannot be.
 func (m *moving) prepare(ctx context.Context, vm, which, pool string) (err error) {
 	if err := disk.CheckName("pool", pool); err != nil {
 		return err
@@ -118,7 +122,7 @@ func (m *moving) prepare(ctx context.Context, vm, which, pool string) (err error
 	}
 	m.DiskMove = DiskMove{VM: m.vm.Name, UUID: m.vm.UUID, Running: m.vm.Running, Target: d.Target,
 		Role: disk.Role(m.vm.UUID, d.Image), Image: d.Image, From: d.Pool, To: pool}
-	return m.look(ctx)
+	return m.into(ctx) // the rest is looked at when nobody else moves it
 }
 
 // diskOf is the disk of a machine in Ceph that is meant: by its target, its image with
@@ -140,25 +144,29 @@ func diskOf(vm domain.Info, which string) (domain.DiskInfo, error) {
 	return domain.DiskInfo{}, &domain.Error{Object: which, Kind: domain.ErrNotFound, Reason: "no such disk in " + vm.Name}
 }
 
-// look refuses what is in the way, and measures the disk.
+// look refuses what is in the way of the machine and its images, and measures the disk.
 func (m *moving) look(ctx context.Context) (err error) {
 	if m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID); err != nil {
 		return err
 	}
 	m.Running = m.vm.Running
-	if m.To == m.From {
-		return &domain.Error{Object: m.Target + " of " + m.VM, Kind: domain.ErrExists, Reason: "is in pool " + m.To + " already"}
-	}
 	if err := m.h.unhindered(ctx, m.session, m.vm); err != nil {
-		return err
-	}
-	if err := m.into(ctx); err != nil {
 		return err
 	}
 	if err := m.where(ctx); err != nil {
 		return err
 	}
+	if err := m.cluster.Absent(ctx, m.made()); err != nil {
+		return err
+	}
 	if err := m.h.whole(ctx, m.cluster, m.VM, m.old()); err != nil {
+		return err
+	}
+	owner, err := m.cluster.Owner(ctx, m.old())
+	if err == nil && owner.UUID != m.UUID {
+		err = &disk.Error{Object: m.old().String(), Kind: disk.ErrInUse, Holders: []string{owner.String()}}
+	}
+	if m.owned = err == nil; gone(err) != nil {
 		return err
 	}
 	was, err := m.cluster.Disk(ctx, m.old())
@@ -205,6 +213,8 @@ func (m *moving) where(ctx context.Context) error {
 func (m *moving) into(ctx context.Context) error {
 	own := m.Role != disk.RoleVolume
 	switch {
+	case m.To == m.From:
+		return &domain.Error{Object: m.Target + " of " + m.VM, Kind: domain.ErrExists, Reason: "is in pool " + m.To + " already"}
 	case m.Role == disk.RoleConfig || m.Role == disk.RoleRescue:
 		return badInput("%s of %s is its %s disk, which is made anew and not moved", m.Target, m.VM, m.Role)
 	case m.To == disk.ImagePool || m.To == m.h.cfg.BackupPool:
@@ -223,7 +233,7 @@ func (m *moving) into(ctx context.Context) error {
 	case !pool.Initialised:
 		return badInput("pool %s is not RBD's; to make it so:  rbd pool init %s", m.To, m.To)
 	}
-	return m.cluster.Absent(ctx, m.made())
+	return nil
 }
 
 // state says of a failure what is left, and what brings it to an end.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
+	"libvirt.org/go/libvirt"
 )
 
 // move moves the disk: that or nothing happens, but for the old image, which goes at
@@ -25,7 +26,7 @@ func (m *moving) move(ctx context.Context) error {
 			{name: "create", detail: says(m.made().String() + ", " + disk.FormatSize(m.Size)), do: m.create,
 				back: []action{{Verb: actRemove, Image: m.made().String()}}},
 		}
-		if m.Role == disk.RoleVolume {
+		if m.owned {
 			all = append(all, step{name: "claim", detail: m.made().String, do: m.claim,
 				back: []action{{Verb: actRelease, Image: m.made().String(), VM: m.UUID}}})
 		}
@@ -134,12 +135,12 @@ func (m *moving) define(ctx context.Context) error {
 	if err := m.off(ctx); err != nil {
 		return err
 	}
+	m.defined = true // or not, if that fails half-way
 	err := m.h.act(ctx, &m.session, m.on(actPutInImage))
-	m.defined = err == nil || timedOut(err)
-	if err != nil {
-		return err
+	if err == nil {
+		err = m.off(ctx)
 	}
-	if err = m.off(ctx); err != nil {
+	if err != nil {
 		back := m.h.act(context.WithoutCancel(ctx), &m.session, m.back())
 		m.defined = back != nil
 		err = errors.Join(err, back)
@@ -179,6 +180,16 @@ func (h *Host) letGo(ctx context.Context, on *session, n disk.Name, client strin
 
 func (m *moving) remove(ctx context.Context) error {
 	return dropMoved(ctx, m.cluster, m.old(), m.UUID)
+}
+
+// putInImage defines a machine with the disk a.To in the image n, and writes that into
+// its record before the guest can go on: whoever starts the machine elsewhere, because
+// its host is gone, is not to take the image that it had before.
+func (h *Host) putInImage(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
+	if err := h.putInCeph(ctx, on, conn, n, a, domain.Move); err != nil {
+		return err
+	}
+	return h.keepRecord(ctx, &session{cluster: on.cluster, conn: conn, host: a.Host}, a.VM)
 }
 
 // dropMoved removes an image that a machine has no more. If it is a volume it is given

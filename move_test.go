@@ -42,6 +42,20 @@ func withOtherPool(t testing.TB) {
 	must(t, makeOtherPool())
 }
 
+// roomAgain takes the other pool's quota away, and waits until that is seen.
+func roomAgain(t *testing.T, h *Host) {
+	t.Helper()
+	quota(t, otherPool, "0")
+	for waiting := waiting(t); ; {
+		full, err := mustCluster(t, h).FullPools(waiting)
+		must(t, err)
+		if !slices.Contains(full, otherPool) {
+			return
+		}
+		must(t, sleep(waiting, 50*time.Millisecond))
+	}
+}
+
 // intact proves that every block which the guest saw acknowledged is in an image.
 func intact(t *testing.T, n disk.Name, acked uint64) {
 	t.Helper()
@@ -138,9 +152,11 @@ func TestMoveOff(t *testing.T) {
 	}
 	unmoved.unchanged(t)
 	t.Run("started meanwhile", func(t *testing.T) {
-		h := open(t, 0)
+		h, other := open(t, 0), open(t, 0)
 		h.fault = func(_, step string, when phase) error {
 			if step == "define" && when == before {
+				_, err := other.MoveDisk(t.Context(), vm.Name, "vda", otherPool, MoveOptions{})
+				refuses(t, err, disk.ErrInUse, "move "+vm.Name)
 				virsh(t, 0, "start", vm.Name)
 			}
 			return nil
@@ -211,9 +227,32 @@ func TestMoveRefuses(t *testing.T) {
 			must(t, mustCluster(t, h).CreateDisk(t.Context(), n, 1<<20))
 			return func() { must(t, mustCluster(t, h).RemoveDisk(t.Context(), n)) }
 		}, disk.ErrExists, otherPool},
+		{"in rescue", "vdd", otherPool, func() func() {
+			_, err := h.Rescue(t.Context(), vm.Name, RescueOptions{Image: "guest", NoStart: true})
+			must(t, err)
+			return func() {
+				_, err := h.Unrescue(t.Context(), vm.Name, false)
+				must(t, err)
+			}
+		}, domain.ErrExists, "unrescue"},
+		{"somebody's block job", "vda", otherPool, func() func() {
+			virsh(t, 0, "start", vm.Name)
+			other := disk.Name{Pool: disk.VMPool, Image: "job"}
+			must(t, mustCluster(t, h).CreateDisk(t.Context(), other, 64<<20))
+			with, err := h.rbdDisk(t.Context(), mustCluster(t, h), other, h.secretUUID(mustCluster(t, h)))
+			must(t, err)
+			with.Target = "vda"
+			xml, err := with.XML()
+			must(t, err)
+			must(t, domain.StartCopy(t.Context(), connected(t, 0), domain.BlockCopy{VM: vm.UUID, Target: "vda", To: xml, Bandwidth: 1 << 20}))
+			return func() {
+				virsh(t, 0, "destroy", vm.Name)
+				must(t, mustCluster(t, h).RemoveDisk(t.Context(), other))
+			}
+		}, domain.ErrInvalid, "job on vda"},
 		{"no room", "vda", otherPool, func() func() {
 			quota(t, otherPool, "1")
-			return func() { quota(t, otherPool, "0") }
+			return func() { roomAgain(t, h) }
 		}, disk.ErrNoSpace, "room"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -288,9 +327,53 @@ func TestMoveKilled(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		c.writes(t, 0, "vda")
-		quota(t, otherPool, "0")
+		roomAgain(t, h)
 		_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
 		must(t, err)
 		unchanged(t)
 	})
+}
+
+// A host that dies in the middle of a move: the machine's record has the image that counts,
+// and of the other nothing is left.
+func TestMoveHostGone(t *testing.T) {
+	withOtherPool(t)
+	for _, tt := range []struct {
+		at   point
+		pool string // in which the disk is then
+	}{
+		{point{"define", 1, after}, disk.VMPool},
+		{point{"remove", 1, before}, otherPool},
+	} {
+		t.Run(tt.at.String(), func(t *testing.T) {
+			h, other := open(t, 0), open(t, 1)
+			vm := idle(t, h, "moved")
+			_, err := h.Start(t.Context(), vm.UUID)
+			must(t, err)
+			t.Cleanup(func() { virsh(t, 0, "destroy", vm.Name) })
+			must(t, dies(movePairs[0].do.process(fixture{VM: vm.Name, UUID: vm.UUID}, tt.at)))
+			cluster := mustCluster(t, other)
+			all, err := cluster.Operations(t.Context(), disk.VMPool)
+			if err != nil || len(all) != 1 {
+				t.Fatalf("operations are %v: %v", all, err)
+			}
+			on := &session{cluster: cluster}
+			defer on.end()
+			must(t, other.repairOperation(t.Context(), on, &all[0], "compute1"))
+			m, err := cluster.Machine(t.Context(), disk.VMPool, vm.UUID)
+			must(t, err)
+			has, err := domain.ParseDisks(m.XML)
+			must(t, err)
+			if len(has) != 1 || has[0].Pool != tt.pool {
+				t.Errorf("its record says %+v", has)
+			}
+			for _, pool := range []string{disk.VMPool, otherPool} {
+				_, err := cluster.Size(t.Context(), disk.Name{Pool: pool, Image: disk.RootDiskName(vm.UUID)})
+				if there := err == nil; there != (pool == tt.pool) || !there && !errors.Is(err, disk.ErrNotFound) {
+					t.Errorf("in %s: %v", pool, err)
+				}
+			}
+			must(t, domain.Redefine(t.Context(), connected(t, 0), vm.UUID, func(string) (string, bool, error) { return m.XML, true, nil }))
+		})
+	}
 }

@@ -140,8 +140,15 @@ func (h *Host) reachable(ctx context.Context, on *session, a action, without str
 func (h *Host) void(ctx context.Context, on *session, a action) error {
 	var images []disk.Name
 	switch {
+	case a.Verb == actSettleMove:
+		return h.settleVoid(ctx, on, a)
+	case a.Verb == actPutInImage:
+		return h.recordImage(ctx, on, a)
+	case a.Verb == actAbortCopy && a.Image != "": // QEMU has it open
 	case a.Verb != actPowerOff && a.Verb != actUnplug && a.Verb != actSettle:
 		return nil
+	}
+	switch {
 	case a.Image != "":
 		n, err := disk.ParseName(a.Image, "")
 		if err != nil {
@@ -158,13 +165,18 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 			return err
 		}
 	}
+	return shutOut(ctx, on.cluster, images...)
+}
+
+// shutOut keeps everybody who has images open from writing to them. None is fine.
+func shutOut(ctx context.Context, cluster *disk.Cluster, images ...disk.Name) error {
 	for _, n := range images {
-		use, err := on.cluster.Use(ctx, n)
+		use, err := cluster.Use(ctx, n)
 		if err == nil {
-			err = fenceAll(ctx, on.cluster, use.Addrs(), disk.FenceTime)
+			err = fenceAll(ctx, cluster, use.Addrs(), disk.FenceTime)
 		}
 		if err == nil && use.Lock != "" {
-			err = on.cluster.BreakLock(ctx, n, use.Lock)
+			err = cluster.BreakLock(ctx, n, use.Lock)
 		}
 		if gone(err) != nil {
 			return err

@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
@@ -151,21 +152,18 @@ func (r *rescue) leftover(ctx context.Context) error {
 	return err
 }
 
-func (o *outage) inRescue() bool {
-	for _, d := range o.vm.Disks {
-		if disk.Role(o.vm.UUID, d.Image) == disk.RoleRescue {
-			return true
-		}
-	}
-	return false
-}
+func (o *outage) inRescue() bool { return refuseRescued(o.vm) != nil }
 
-func (o *outage) refuseTwice() error {
-	if !o.inRescue() {
+func (o *outage) refuseTwice() error { return refuseRescued(o.vm) }
+
+// refuseRescued refuses a machine that is in rescue: its definition keeps where its own
+// disk was.
+func refuseRescued(vm domain.Info) error {
+	if !slices.ContainsFunc(vm.Disks, func(d domain.DiskInfo) bool { return disk.Role(vm.UUID, d.Image) == disk.RoleRescue }) {
 		return nil
 	}
-	return &domain.Error{Object: o.vm.Name, Kind: domain.ErrExists,
-		Reason: "is in rescue; back to its own disk:  vmdisk unrescue " + o.vm.Name}
+	return &domain.Error{Object: vm.Name, Kind: domain.ErrExists,
+		Reason: "is in rescue; back to its own disk:  vmdisk unrescue " + vm.Name}
 }
 
 // clone replaces what a rescue that was killed has left: the machine is not in
