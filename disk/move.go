@@ -1,6 +1,6 @@
 // Moving a disk to another pool while nobody writes it: a copy of all that it holds,
 // verified. librbd's own migration is not used: killed while it prepares, it can leave
-// an image that opens, is empty, and does not know that it is to be filled (16.2).
+// the source in the trash beside a target that opens, and refuse to abort that (16.2).
 
 package disk
 
