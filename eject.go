@@ -177,8 +177,7 @@ func (e *ejecting) eject(ctx context.Context) error {
 	t := e.h.onMachine(&e.session, e.op, e.vm)
 	t.check = e.again
 	t.steps = func() []step {
-		var all []step
-		remove := action{Verb: actRemove, Image: e.one.Name().String()}
+		all, settle := e.offline(), e.on(actSettleEject)
 		if e.Running {
 			make1 := step{name: "create", detail: says(e.one.File), do: e.create}
 			if !e.replace {
@@ -186,11 +185,10 @@ func (e *ejecting) eject(ctx context.Context) error {
 			}
 			c := e.crossing()
 			all = append([]step{make1}, c.steps()...)
-			remove = c.settle // it may turn out that the disk has not left it
-		} else {
-			all = e.offline()
+			settle = c.settle
 		}
-		return append(all, step{name: "remove", detail: e.one.Name().String, do: e.remove, on: []action{remove}})
+		// It may turn out that the disk has not left Ceph.
+		return append(all, step{name: "remove", detail: e.one.Name().String, do: e.remove, on: []action{settle}})
 	}
 	err := e.h.perform(ctx, t)
 	e.one.Elapsed = time.Since(begin)
@@ -208,6 +206,8 @@ func (e *ejecting) again(ctx context.Context) error {
 	return err
 }
 
+// offline is the disk's way while the machine is off. Killed in it, the definition says
+// whether it happened: somebody may have started the machine since, with the image.
 func (e *ejecting) offline() []step {
 	name := step{name: "name", detail: says(e.one.File), do: func(context.Context) error { return e.target.Name() }}
 	if !e.replace {
@@ -217,7 +217,7 @@ func (e *ejecting) offline() []step {
 		{name: "copy", detail: says(e.one.Name().String()), do: e.export, undo: func(context.Context) error { return e.target.Abandon() }},
 		name,
 		{name: "define", detail: says(e.one.Target + " in " + e.one.File), do: e.define, commit: true,
-			on: []action{e.on(actPutInFile)}},
+			on: []action{e.on(actSettleEject)}},
 	}
 }
 
