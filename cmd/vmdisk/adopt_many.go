@@ -43,7 +43,7 @@ func runAdoptInstances(ctx context.Context, c *command, h *vmdisk.Host) error {
 		return err
 	}
 	if some != nil {
-		return failures(append(some.Errs, errors.New(some.Error()))) // the last line says it all
+		return summed(some.Errs, some)
 	}
 	if c.ui.json {
 		return nil

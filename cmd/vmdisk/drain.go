@@ -73,7 +73,7 @@ func runDrain(ctx context.Context, c *command) error {
 		return err
 	}
 	if stay != nil {
-		return failures(append([]error{stay}, stay.Errs...))
+		return summed(stay.Errs, stay)
 	}
 	if o.DryRun || len(all) == 0 {
 		return nil

@@ -111,6 +111,12 @@ func (f failures) orNil() error {
 	return f
 }
 
+// summed are failures and at their end how much of all they are, which by itself would
+// print as the first of them, whose error it wraps.
+func summed(errs []error, sum error) error {
+	return append(slices.Clone(failures(errs)), errors.New(sum.Error()))
+}
+
 // flatten is each failure by itself.
 func flatten(err error) []error {
 	var several failures

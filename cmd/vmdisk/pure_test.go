@@ -108,6 +108,21 @@ func TestPrintError(t *testing.T) {
 	}
 }
 
+// What is said of several machines ends with how many they are.
+func TestPrintErrorSummed(t *testing.T) {
+	why := []error{&vmdisk.Error{Op: "migrate", Object: "web1", Err: domain.ErrTimeout}, &vmdisk.Error{Op: "migrate", Object: "web2", Err: disk.ErrInUse}}
+	err := summed(why, &vmdisk.DrainError{Host: "compute1", Of: 3, Errs: why})
+	var b bytes.Buffer
+	printError(&b, err)
+	want := "vmdisk: migrate web1: timed out\nvmdisk: migrate web2: in use\nvmdisk: 2 of 3 machines stay on compute1\n"
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Error(diff)
+	}
+	if !errors.Is(err, domain.ErrTimeout) || !errors.Is(err, disk.ErrInUse) {
+		t.Error("it does not match what it is about")
+	}
+}
+
 func TestAbbreviate(t *testing.T) {
 	got := abbreviate("images/debian-12@snap → vms/05624be1-aaaa-bbbb-cccc-0123456f6660_disk")
 	if want := "images/debian-12@snap → vms/0562…6660_disk"; got != want {
