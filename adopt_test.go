@@ -63,7 +63,7 @@ func blankFile(t testing.TB) string {
 
 // localVM is a machine, defined without vmdisk, whose disks are files, the first at vda;
 // each is FORMAT:PATH. It is removed from wherever it is when the test ends.
-func localVM(t *testing.T, id string, files ...string) fixture {
+func localVM(t testing.TB, id string, files ...string) fixture {
 	t.Helper()
 	m := domain.Machine{Name: name(t), UUID: id, Type: "qemu", Memory: guestMemory, VCPUs: 1}
 	xml, err := m.XML()

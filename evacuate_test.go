@@ -17,7 +17,7 @@ import (
 )
 
 // connected is a libvirt connection to a host.
-func connected(t *testing.T, i int) *libvirt.Connect {
+func connected(t testing.TB, i int) *libvirt.Connect {
 	t.Helper()
 	conn, err := domain.Connect(t.Context(), testLab.Hosts[i].URI, 0)
 	must(t, err)
@@ -221,7 +221,7 @@ func left(t *testing.T, here, there *Host, vm VM) {
 	}
 }
 
-func mustCluster(t *testing.T, h *Host) *disk.Cluster {
+func mustCluster(t testing.TB, h *Host) *disk.Cluster {
 	t.Helper()
 	c, err := h.Cluster(t.Context())
 	must(t, err)
@@ -267,7 +267,7 @@ func TestEvacuateRefuses(t *testing.T) {
 }
 
 // virsh does something behind vmdisk's back.
-func virsh(t *testing.T, host int, args ...string) string {
+func virsh(t testing.TB, host int, args ...string) string {
 	t.Helper()
 	out, err := exec.Command("virsh", append([]string{"-q", "-c", testLab.Hosts[host].URI}, args...)...).CombinedOutput()
 	if err != nil {

@@ -13,12 +13,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/secret"
+	"libvirt.org/go/libvirt"
 )
 
 // state is everything that a workflow could leave: what rados and the hosts' libvirts
@@ -183,11 +185,7 @@ func libvirtState(t testing.TB) state {
 		if err != nil {
 			t.Fatal(err)
 		}
-		vms, err := domain.List(t.Context(), conn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, vm := range vms {
+		for _, vm := range machinesOf(t, conn) {
 			text, err := json.Marshal(vm)
 			if err != nil {
 				t.Fatal(err)
@@ -210,6 +208,20 @@ func libvirtState(t testing.TB) state {
 		}
 	}
 	return s
+}
+
+// machinesOf lists a host's machines when the preflight's probes are gone: libvirt ends
+// them when who has made them has died, and takes its time.
+func machinesOf(t testing.TB, conn *libvirt.Connect) []domain.Info {
+	t.Helper()
+	for ctx := waiting(t); ; {
+		vms, err := domain.List(ctx, conn)
+		must(t, err)
+		if !slices.ContainsFunc(vms, func(vm domain.Info) bool { return strings.HasPrefix(vm.Name, "vmdisk-probe-") }) {
+			return vms
+		}
+		must(t, sleep(ctx, 50*time.Millisecond))
+	}
 }
 
 // unchanged compares with the state before.
