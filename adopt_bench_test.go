@@ -42,7 +42,7 @@ func BenchmarkAdopt(b *testing.B) {
 	}
 	start()
 	virshCopies := func() error {
-		out, err := exec.Command("rbd", "--id", "cinder", "create", "--size", strconv.Itoa(size)+"B", n.String()).CombinedOutput()
+		out, err := command("rbd", "--id", "cinder", "create", "--size", strconv.Itoa(size)+"B", n.String()).CombinedOutput()
 		if err == nil {
 			out, err = exec.Command("virsh", "-q", "-c", testLab.Hosts[0].URI, "blockcopy", vm, "vda", "--xml", xml,
 				"--reuse-external", "--transient-job", "--wait", "--pivot").CombinedOutput()
