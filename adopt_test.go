@@ -176,6 +176,17 @@ func TestAdoptAndBack(t *testing.T) {
 	holds(t, a.Disks[0].File, c.acked(t, "vda"))
 }
 
+// copies starts what takes a while to copy the machine's disk, and waits until it is at it
+// and the guest has written.
+func (f fixture) copies(t *testing.T, c console, start func()) {
+	t.Helper()
+	start()
+	for ctx := waiting(t); !f.has(t, "vda").Copying; {
+		must(t, sleep(ctx, 20*time.Millisecond))
+	}
+	c.writes(t, 0, "vda")
+}
+
 // Whoever dies while a disk is copied: the guest has its file, and nothing is left.
 func TestAdoptKilled(t *testing.T) {
 	alone := filepath.Join(t.TempDir(), "disk")
@@ -185,15 +196,6 @@ func TestAdoptKilled(t *testing.T) {
 	_, _, err := h.SetSecret(t.Context())
 	must(t, err)
 	was := stateNow(t)
-	// copies starts one that takes a while, and waits until it is at it.
-	copies := func(t *testing.T, start func()) {
-		t.Helper()
-		start()
-		for waiting := waiting(t); !f.has(t, "vda").Copying; {
-			must(t, sleep(waiting, 20*time.Millisecond))
-		}
-		c.writes(t, 0, "vda")
-	}
 	inside := func(ctx context.Context, h *Host) func() error {
 		done := make(chan error, 1)
 		go func() {
@@ -212,7 +214,7 @@ func TestAdoptKilled(t *testing.T) {
 	t.Run("command", func(t *testing.T) {
 		cmd, err := child("workflow", crash{Workflow: "adopt slowly", Fixture: f})
 		must(t, err)
-		copies(t, func() { must(t, cmd.Start()) })
+		f.copies(t, c, func() { must(t, cmd.Start()) })
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 		_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
@@ -223,7 +225,7 @@ func TestAdoptKilled(t *testing.T) {
 	t.Run("Ctrl-C", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait func() error
-		copies(t, func() { wait = inside(ctx, h) })
+		f.copies(t, c, func() { wait = inside(ctx, h) })
 		cancel()
 		if err := wait(); !errors.Is(err, context.Canceled) {
 			t.Errorf("error is %v", err)
@@ -234,7 +236,7 @@ func TestAdoptKilled(t *testing.T) {
 	t.Run("libvirtd", func(t *testing.T) {
 		doomed := impatient(t, 0, 0, nil)
 		var wait func() error
-		copies(t, func() { wait = inside(t.Context(), doomed) })
+		f.copies(t, c, func() { wait = inside(t.Context(), doomed) })
 		restarted(t, 0)
 		if err := wait(); err == nil {
 			t.Error("it went on")
@@ -246,7 +248,7 @@ func TestAdoptKilled(t *testing.T) {
 	})
 	t.Run("full pool", func(t *testing.T) {
 		var wait func() error
-		copies(t, func() { wait = inside(t.Context(), h) })
+		f.copies(t, c, func() { wait = inside(t.Context(), h) })
 		quota(t, "vms", "1")
 		err := wait()
 		// It is aborted before the pool is full, or, for the guest would wait, after that.
@@ -261,7 +263,7 @@ func TestAdoptKilled(t *testing.T) {
 	})
 	t.Run("QEMU", func(t *testing.T) {
 		var wait func() error
-		copies(t, func() { wait = inside(t.Context(), h) })
+		f.copies(t, c, func() { wait = inside(t.Context(), h) })
 		for _, p := range domain.Processes(f.UUID) {
 			must(t, syscall.Kill(p.PID, syscall.SIGKILL))
 		}

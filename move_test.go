@@ -277,14 +277,6 @@ func TestMoveKilled(t *testing.T) {
 	f, c := fixture{VM: vm.Name, UUID: vm.UUID}, consoleOf(vm.Name)
 	c.writes(t, 0, "vda")
 	was := stateNow(t)
-	copies := func(t *testing.T, start func()) {
-		t.Helper()
-		start()
-		for waiting := waiting(t); !f.has(t, "vda").Copying; {
-			must(t, sleep(waiting, 20*time.Millisecond))
-		}
-		c.writes(t, 0, "vda")
-	}
 	inside := func(ctx context.Context) func() error {
 		done := make(chan error, 1)
 		go func() { done <- slowMove.run(ctx, h, f) }()
@@ -301,7 +293,7 @@ func TestMoveKilled(t *testing.T) {
 	t.Run("command", func(t *testing.T) {
 		cmd, err := child("workflow", crash{Workflow: slowMove.name, Fixture: f})
 		must(t, err)
-		copies(t, func() { must(t, cmd.Start()) })
+		f.copies(t, c, func() { must(t, cmd.Start()) })
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait()
 		_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
@@ -311,7 +303,7 @@ func TestMoveKilled(t *testing.T) {
 	t.Run("Ctrl-C", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var wait func() error
-		copies(t, func() { wait = inside(ctx) })
+		f.copies(t, c, func() { wait = inside(ctx) })
 		cancel()
 		if err := wait(); !errors.Is(err, context.Canceled) {
 			t.Errorf("error is %v", err)
@@ -320,7 +312,7 @@ func TestMoveKilled(t *testing.T) {
 	})
 	t.Run("full pool", func(t *testing.T) {
 		var wait func() error
-		copies(t, func() { wait = inside(t.Context()) })
+		f.copies(t, c, func() { wait = inside(t.Context()) })
 		quota(t, otherPool, "1")
 		err := wait()
 		if !errors.Is(err, disk.ErrNoSpace) {

@@ -86,12 +86,8 @@ func (s *still) reserve() {
 	}
 }
 
-func (s *still) take(ctx context.Context) (err error) {
-	if s.number != nil {
-		err = s.cluster.TakeSnapshot(ctx, s.name, s.number)
-	} else {
-		err = s.cluster.CreateSnapshot(ctx, s.name)
-	}
+func (s *still) take(ctx context.Context) error {
+	err := s.cluster.TakeSnapshot(ctx, s.name, s.number)
 	s.taken = time.Now().UTC().Truncate(time.Microsecond)
 	return err
 }

@@ -19,16 +19,13 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 )
 
-// State of an object in an object map. Source: librbd, OBJECT_EXISTS.
-const objectExists = 1
-
 // blank is an image to be filled, open, so that others see that somebody is at it. What
 // is not plain is filled by librbd.
 type blank struct {
 	*rawImage
 	plain  bool
 	id     string
-	mapped bool // it has an object map
+	mapped bool // it has an object map, which is for us to write
 
 	mu     sync.Mutex
 	count  uint64 // of its objects
@@ -59,10 +56,11 @@ func (b *blank) begin(n Name) error {
 	if err != nil {
 		return err
 	}
-	b.id, b.plain, b.mapped = id, h.plain() && h.from == (parentKey{}) && len(snaps) == 0, h.features&rbd.FeatureObjectMap != 0
+	b.id, b.plain = id, h.plain() && h.from == (parentKey{}) && len(snaps) == 0
 	b.count = objects(uint64(h.size), h.order)
 	b.states = make([]byte, (b.count+3)/4)
-	if !b.plain || !b.mapped || b.count == 0 {
+	b.mapped = b.plain && h.features&rbd.FeatureObjectMap != 0 && b.count > 0
+	if !b.mapped {
 		return nil
 	}
 	in := binary.LittleEndian.AppendUint64(make([]byte, 8), b.count) // from 0 to count
@@ -72,9 +70,7 @@ func (b *blank) begin(n Name) error {
 
 // plain says that an image consists of header, object map and data, and its object map can
 // be trusted.
-func (h header) plain() bool {
-	return h.features&rbd.FeatureLayering != 0 && h.features&^plainFeatures == 0 && h.flags == 0
-}
+func (h header) plain() bool { return plain(h.features) && h.flags == 0 }
 
 // snapshotIDs are the numbers of an image's snapshots. The call is cls_rbd's
 // get_snapcontext.
@@ -131,24 +127,9 @@ func (b *blank) write(buf buffer, base int64, spans []span) (proof, error) {
 
 // finish says which objects are there.
 func (b *blank) finish() error {
-	if !b.plain || !b.mapped {
+	if !b.mapped {
 		return nil
 	}
 	err := execWrite(b.ioctx, "rbd_object_map."+b.id, "object_map_save", encodeObjectMap(b.states, b.count))
 	return wrap("fill", b.name, err)
-}
-
-// encodeObjectMap is the inverse of decodeObjectMap. Source: Ceph's BitVector: a header, the
-// states, and CRCs of the header and of each 4 KiB of states.
-func encodeObjectMap(states []byte, count uint64) []byte {
-	head := binary.LittleEndian.AppendUint64([]byte{1, 1, 8, 0, 0, 0}, count)
-	out := append(binary.LittleEndian.AppendUint32(nil, uint32(len(head))), head...)
-	out = append(out, states...)
-	foot := binary.LittleEndian.AppendUint32(nil, cephCRC(0, head))
-	const block = 4096
-	foot = binary.LittleEndian.AppendUint32(foot, uint32((len(states)+block-1)/block))
-	for at := 0; at < len(states); at += block {
-		foot = binary.LittleEndian.AppendUint32(foot, cephCRC(0, states[at:min(at+block, len(states))]))
-	}
-	return append(binary.LittleEndian.AppendUint32(out, uint32(len(foot))), foot...)
 }

@@ -39,6 +39,11 @@ const infoValidated = "overwrite validated"
 // plainFeatures are those whose images consist of header, object map and data.
 const plainFeatures = rbd.FeatureLayering | rbd.FeatureExclusiveLock | rbd.FeatureObjectMap | rbd.FeatureFastDiff | rbd.FeatureDeepFlatten
 
+// plain says whether an image's features are all of those, and it can be cloned.
+func plain(features uint64) bool {
+	return features&rbd.FeatureLayering != 0 && features&^plainFeatures == 0
+}
+
 // mimic is the number of the release from which on clones need no protected snapshot,
 // and are kept elsewhere.
 const mimic = 13
@@ -72,7 +77,7 @@ func (c *Cluster) plain(img *rbd.Image, src Name, from, to *rados.IOContext) (*o
 	if o.features, err = img.GetFeatures(); err != nil {
 		return nil, wrap("read features of", src.String(), err)
 	}
-	if o.features&rbd.FeatureLayering == 0 || o.features&^plainFeatures != 0 {
+	if !plain(o.features) {
 		return nil, nil
 	}
 	if o.id, err = img.GetId(); err != nil {

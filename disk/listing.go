@@ -162,32 +162,6 @@ func (h header) used(io *rados.IOContext, n Name, id string) (total int64, ok bo
 	return total, true, nil
 }
 
-// objectMapInvalid is the flag of an object map that cannot be trusted. Source:
-// librbd.h, RBD_FLAG_OBJECT_MAP_INVALID.
-const objectMapInvalid = 1
-
-// decodeObjectMap gives the states of an image's objects, four in a byte, the first in
-// the highest bits, and how many there are. Source: Ceph's BitVector.
-func decodeObjectMap(out []byte) (states []byte, count uint64, err error) {
-	if len(out) < 4 {
-		return nil, 0, errShortAnswer
-	}
-	head, rest := binary.LittleEndian.Uint32(out), out[4:]
-	if head < 14 || uint64(len(rest)) < uint64(head) { // two versions, a length, and the count
-		return nil, 0, errShortAnswer
-	}
-	count, rest = binary.LittleEndian.Uint64(rest[6:]), rest[head:]
-	need := (count + 3) / 4
-	if uint64(len(rest)) < need {
-		return nil, 0, errShortAnswer
-	}
-	return rest[:need], count, nil
-}
-
-func stateOf(states []byte, object uint64) byte {
-	return states[object/4] >> (6 - 2*(object%4)) & 3
-}
-
 // parents are the names of those that were met: most clones have theirs in common.
 type parents struct {
 	c     *Cluster

@@ -58,8 +58,8 @@ func (c *Cluster) ReserveSnapshot(pool string) SnapshotNumber {
 }
 
 // TakeSnapshot takes the snapshot n.Snap as [Cluster.CreateSnapshot] does, with a number
-// that was reserved in the image's pool if nobody has the image open. Else librbd takes
-// it, with a number of its own.
+// that was reserved in the image's pool if nobody has the image open. Else, and if number
+// is nil, librbd takes it, with a number of its own.
 //
 // Similar to: rbd snap create.
 func (c *Cluster) TakeSnapshot(ctx context.Context, n Name, number SnapshotNumber) error {
@@ -84,6 +84,9 @@ func (c *Cluster) Seal(ctx context.Context, n Name, number SnapshotNumber) error
 
 // takeBare takes a snapshot, or says that it is librbd's to take.
 func (c *Cluster) takeBare(ctx context.Context, n Name, number SnapshotNumber, protect bool) (taken bool, err error) {
+	if number == nil {
+		return false, nil
+	}
 	err = c.pool(ctx, n.Pool, func(io *rados.IOContext) error {
 		image := Name{Pool: n.Pool, Image: n.Image}
 		id, h, err := headerOf(io, image)
