@@ -6,6 +6,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Capacity is the room in a cluster and its pools.
@@ -32,13 +33,40 @@ type PoolCapacity struct {
 
 // Capacity reads how much room there is in pools; in all of those that OpenStack's
 // services use if none is named. One that does not exist is [ErrNotFound].
-// Available takes replication, the fullest OSD and the pool's quota into account.
+// Available takes replication, the fullest OSD and the pool's quota into account. The
+// cluster tells the room of a pool a few seconds after that was made: Capacity waits for
+// it, for as long as a dead client's watch lasts, and is [ErrTimeout] then.
 //
 // Similar to: ceph df detail.
 func (c *Cluster) Capacity(ctx context.Context, pools ...string) (Capacity, error) {
 	if len(pools) == 0 {
 		pools = Pools()
 	}
+	waiting, cancel := context.WithTimeout(ctx, watchExpiry)
+	defer cancel()
+	for {
+		all, untold, err := c.capacity(ctx, pools)
+		if err != nil || untold == "" {
+			return all, err
+		}
+		if _, err := c.Pool(ctx, untold); err != nil {
+			return Capacity{}, err
+		}
+		select {
+		case <-waiting.Done():
+			if ctx.Err() != nil {
+				return Capacity{}, ctx.Err()
+			}
+			return Capacity{}, &Error{Op: "ask for room in", Object: "pool " + untold, Kind: ErrTimeout,
+				Reason: "the cluster's manager does not tell it; is it there?  ceph mgr stat"}
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// capacity is the room in pools as the manager last told it, or the first of them of
+// which it has told nothing.
+func (c *Cluster) capacity(ctx context.Context, pools []string) (all Capacity, untold string, err error) {
 	var df struct {
 		Stats struct {
 			Total     int64 `json:"total_bytes"`
@@ -57,9 +85,9 @@ func (c *Cluster) Capacity(ctx context.Context, pools ...string) (Capacity, erro
 		}
 	}
 	if err := c.AskJSON(ctx, map[string]any{"prefix": "df", "detail": "detail"}, &df); err != nil {
-		return Capacity{}, err
+		return Capacity{}, "", err
 	}
-	all := Capacity{Total: df.Stats.Total, Used: df.Stats.Used, Available: df.Stats.Available, Pools: []PoolCapacity{}}
+	all = Capacity{Total: df.Stats.Total, Used: df.Stats.Used, Available: df.Stats.Available, Pools: []PoolCapacity{}}
 	for _, name := range pools {
 		found := false
 		for _, p := range df.Pools {
@@ -75,10 +103,10 @@ func (c *Cluster) Capacity(ctx context.Context, pools ...string) (Capacity, erro
 			all.Pools = append(all.Pools, one)
 		}
 		if !found {
-			return Capacity{}, noPool(name)
+			return Capacity{}, name, nil
 		}
 	}
-	return all, nil
+	return all, "", nil
 }
 
 // FullPools names the pools that take no more writes: those over their quota, and all

@@ -73,19 +73,20 @@ func surroundings() (boot, namespace string) {
 }
 
 // startOf is when a process started; one that has ended and waits for its parent to
-// notice is [fs.ErrNotExist]. Source: proc(5), fields 3 and 22 of stat; the second,
-// the name, may contain anything.
+// notice is [fs.ErrNotExist]. It has not ended before its last thread has, which may be
+// in the middle of a call when the first is a zombie already. Source: proc(5), fields 3,
+// 20 and 22 of stat; the second, the name, may contain anything.
 func startOf(pid int) (uint64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	const start = 22 - 3 // counted from the third
+	const threads, start = 20 - 3, 22 - 3 // counted from the third
 	if len(fields) <= start {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	if fields[0] == "Z" || fields[0] == "X" {
+	if fields[0] == "Z" && fields[threads] == "1" || fields[0] == "X" {
 		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(fields[start], 10, 64)

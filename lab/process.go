@@ -34,7 +34,8 @@ func identify(pid int) (process, error) {
 }
 
 // stat returns the start time and the state letter of a process, from
-// /proc/PID/stat: see proc(5).
+// /proc/PID/stat: see proc(5). One whose first thread has ended is a zombie only when
+// the last one has: until then it keeps its files and the locks on them.
 func stat(pid int) (start uint64, letter byte, err error) {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -47,7 +48,11 @@ func stat(pid int) (start uint64, letter byte, err error) {
 		return 0, 0, fmt.Errorf("/proc/%d/stat: not understood", pid)
 	}
 	start, err = strconv.ParseUint(fields[19], 10, 64)
-	return start, fields[0][0], err
+	letter = fields[0][0]
+	if threads := fields[17]; letter == 'Z' && threads != "1" {
+		letter = 'R'
+	}
+	return start, letter, err
 }
 
 // condition says whether the process runs, is frozen, or is dead. A zombie is
