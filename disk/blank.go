@@ -92,37 +92,49 @@ func snapshotIDs(io *rados.IOContext, n Name, id string) ([]uint64, error) {
 	return all, nil
 }
 
+// largestWrite is what one operation writes at most. An OSD still has so much in its cache
+// when it is asked for the sum right behind; of larger ones it reads back a part from its
+// disk, and smaller ones keep it busy with themselves.
+const largestWrite = 2 << 20
+
 // write puts the spans of a buffer at base in the image, all in one object, waits for
-// them all, and gives what the object must hold then.
-func (b *blank) write(buf buffer, base int64, spans []span) (proof, error) {
-	p := proof{object: base / b.chunk, sums: make([]written, len(spans))}
-	for i, s := range spans {
-		p.sums[i].span = span{base%b.chunk + s.off, s.n}
-	}
+// them all, and proves that the cluster holds them.
+func (b *blank) write(buf buffer, base int64, spans []span) error {
+	no, off := base/b.chunk, base%b.chunk
 	if !b.plain {
+		sums := make([]written, len(spans))
 		for i, s := range spans { // before librbd sees the bytes: what goes wrong from here on shows
-			p.sums[i].crc = cephCRC(crcSeed, buf.b[s.off:s.off+s.n])
+			sums[i] = written{span{off + s.off, s.n}, cephCRC(crcSeed, buf.b[s.off:s.off+s.n])}
 		}
-		return p, b.rawImage.write(buf, base, spans)
+		if err := b.rawImage.write(buf, base, spans); err != nil {
+			return err
+		}
+		return b.prove(no, sums)
 	}
-	pieces := make([]C.struct_piece, len(spans))
-	for i, s := range spans {
-		pieces[i] = C.struct_piece{data: (*C.char)(unsafe.Add(buf.p, s.off)), off: C.uint64_t(p.sums[i].off), len: C.uint64_t(s.n)}
+	var pieces []C.struct_piece
+	for _, s := range spans {
+		for ; s.n > 0; s.off, s.n = s.off+largestWrite, s.n-largestWrite {
+			pieces = append(pieces, C.struct_piece{data: (*C.char)(unsafe.Add(buf.p, s.off)),
+				off: C.uint64_t(off + s.off), len: C.uint64_t(min(s.n, largestWrite))})
+		}
 	}
 	var mem arena
 	defer mem.free()
-	object := mem.bytes(fmt.Appendf(nil, "%s.%016x\x00", b.blockName, p.object))
+	object := mem.bytes(fmt.Appendf(nil, "%s.%016x\x00", b.blockName, no))
 	rc := C.object_write(C.rados_ioctx_t(b.ioctx.Pointer()), object, C.uint64_t(b.chunk), unsafe.SliceData(pieces), C.int(len(pieces)))
 	if rc < 0 {
-		return p, b.fail("write to", rc)
+		return b.fail("write to", rc)
 	}
-	for i := range pieces {
-		p.sums[i].crc = uint32(pieces[i].crc)
+	for _, p := range pieces {
+		w := written{span{int64(p.off), int64(p.len)}, uint32(p.sent)}
+		if err := b.compare(no, w, uint32(p.held)); err != nil {
+			return err
+		}
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.states[p.object/4] |= objectExists << (6 - 2*(p.object%4))
-	return p, nil
+	b.states[no/4] |= objectExists << (6 - 2*(no%4))
+	return nil
 }
 
 // finish says which objects are there.

@@ -37,8 +37,8 @@ type written struct {
 
 // prove compares the written spans of the object numbered no with what its OSD
 // holds: the OSD reads and sums them (rados_checksum), so no data comes back over
-// the wire. They were written with FADVISE_WILLNEED, so an OSD with the usual
-// memory still has them in its cache.
+// the wire. They were written with FADVISE_WILLNEED, so that an OSD may still have them
+// in its cache.
 //
 // BlueStore checks its own checksum of each block at every read, so what the
 // disk loses later is an error and never other data.
@@ -50,12 +50,20 @@ func (r *rawImage) prove(no int64, ws []written) error {
 		if err != nil {
 			return fmt.Errorf("%w: object %d of image %s: %w", errNotStored, no, r.name, err)
 		}
-		if crc != w.crc {
-			return fmt.Errorf("%w: object %d of image %s, bytes %d to %d: CRC32C %08x, sent %08x",
-				errNotStored, no, r.name, w.off, w.off+w.n, crc, w.crc)
+		if err := r.compare(no, w, crc); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// compare is an error if an OSD holds something else than what was written.
+func (r *rawImage) compare(no int64, w written, held uint32) error {
+	if held == w.crc {
+		return nil
+	}
+	return fmt.Errorf("%w: object %d of image %s, bytes %d to %d: CRC32C %08x, sent %08x",
+		errNotStored, no, r.name, w.off, w.off+w.n, held, w.crc)
 }
 
 // checksum has the OSD compute the CRC of part of an object.

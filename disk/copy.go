@@ -16,8 +16,9 @@ import (
 
 const (
 	// copyWorkers bounds the chunks in flight, and with them memory: each has a
-	// buffer of one chunk, and in librbd up to as much again.
-	copyWorkers = 6
+	// buffer of one chunk, and in librbd up to as much again. Each waits for the proof
+	// of its chunk, so there are more than an OSD needs to be busy.
+	copyWorkers = 12
 	// maxChunk bounds a chunk when objects are larger. Fewer, larger or more,
 	// smaller ones of the same memory measured slower.
 	maxChunk = 4 << 20
@@ -70,7 +71,7 @@ func copyInto(ctx context.Context, ioctx *rados.IOContext, name string, src *Sou
 	if dst.striped {
 		return 0, fmt.Errorf("image %s is striped", name)
 	}
-	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), pace: pace{rate: src.rate}, progress: progress, proofs: make(chan proof, copyWorkers)}
+	c := &copier{src: src, dst: dst, chunk: min(dst.chunk, maxChunk), pace: pace{rate: src.rate}, progress: progress}
 	if err := c.run(ctx); err != nil {
 		return 0, err
 	}
@@ -84,10 +85,8 @@ type copier struct {
 	src   *Source
 	dst   *blank
 	chunk int64
-	// proofs are of what is written: meanwhile the next chunk is read into the buffer.
-	proofs chan proof
-	pace   pace
-	sent   atomic.Int64 // bytes that were written
+	pace  pace
+	sent  atomic.Int64 // bytes that were written
 
 	mu       sync.Mutex
 	done     int64
@@ -101,11 +100,8 @@ func (c *copier) run(ctx context.Context) error {
 		defer close(chunks)
 		return c.deal(gctx, chunks)
 	})
-	var writers sync.WaitGroup
-	writers.Add(copyWorkers)
 	for range copyWorkers {
 		g.Go(func() error {
-			defer writers.Done()
 			w := &copyWorker{copier: c, r: c.src.newReader()}
 			if c.src.basis != nil {
 				w.basis = c.src.basis.newReader()
@@ -113,14 +109,6 @@ func (c *copier) run(ctx context.Context) error {
 			defer w.close()
 			return w.run(gctx, chunks)
 		})
-	}
-	g.Go(func() error {
-		writers.Wait()
-		close(c.proofs)
-		return nil
-	})
-	for range copyWorkers {
-		g.Go(c.prove)
 	}
 	if err := g.Wait(); err != nil {
 		// The caller's reason to stop, if it had one, and not our own.
@@ -216,23 +204,6 @@ type copyWorker struct {
 	was    []byte  // what that has of the chunk
 }
 
-// proof is what an object must hold.
-type proof struct {
-	object int64
-	sums   []written
-}
-
-// prove has the cluster prove what it holds. It goes on after a failure, so that no
-// writer waits for it.
-func (c *copier) prove() (err error) {
-	for p := range c.proofs {
-		if err == nil {
-			err = c.dst.prove(p.object, p.sums)
-		}
-	}
-	return err
-}
-
 func (w *copyWorker) close() {
 	w.r.close()
 	if w.basis != nil {
@@ -257,7 +228,7 @@ func (w *copyWorker) run(ctx context.Context, chunks <-chan int64) error {
 	return nil
 }
 
-// copy reads and writes the chunk at off, and has it proved.
+// copy reads and writes the chunk at off.
 func (w *copyWorker) copy(off, n int64) error {
 	if w.buf.p == nil {
 		w.buf = newBuffer(w.chunk)
@@ -268,11 +239,9 @@ func (w *copyWorker) copy(off, n int64) error {
 	if len(w.pieces) == 0 {
 		return nil
 	}
-	p, err := w.dst.write(w.buf, off, w.pieces)
-	if err != nil {
+	if err := w.dst.write(w.buf, off, w.pieces); err != nil {
 		return err
 	}
-	w.proofs <- p
 	for _, s := range w.pieces {
 		w.sent.Add(s.n)
 	}

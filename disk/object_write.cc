@@ -5,52 +5,85 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <deque>
 #include <vector>
 
 #include <rados/librados.hpp>
 
-// largest is what one operation writes at most: an OSD that gets a few of this size works
-// on one while the next is on its way.
-static const uint64_t largest = 1 << 20;
-
 static const uint32_t seed = ~0u;
+
+namespace {
+
+// started keeps operations until all of them have ended: librados writes into what they
+// were given.
+struct started {
+	std::vector<librados::AioCompletion *> all;
+	int r = 0;
+
+	librados::AioCompletion *next()
+	{
+		all.push_back(librados::Rados::aio_create_completion());
+		return all.back();
+	}
+	void note(int rc)
+	{
+		if (rc >= 0)
+			return;
+		all.back()->release();
+		all.pop_back();
+		r = rc;
+	}
+	int wait()
+	{
+		for (auto c : all) {
+			c->wait_for_complete();
+			if (r == 0)
+				r = std::min(0, c->get_return_value());
+			c->release();
+		}
+		all.clear();
+		return r;
+	}
+	~started() { wait(); }
+};
+
+} // namespace
 
 int object_write(rados_ioctx_t io, const char *object, uint64_t object_size, struct piece *pieces, int count)
 {
-	int r = 0;
-	std::vector<librados::AioCompletion *> flying;
 	try {
 		librados::IoCtx ctx;
 		librados::IoCtx::from_rados_ioctx_t(io, ctx);
-		for (int i = 0; i < count && r == 0; i++) {
-			piece &s = pieces[i];
-			s.crc = seed;
-			for (uint64_t at = 0; at < s.len && r == 0; at += largest) {
-				uint64_t n = std::min(largest, s.len - at);
-				librados::bufferlist data;
-				data.push_back(ceph::buffer::create_static(n, const_cast<char *>(s.data) + at));
-				s.crc = data.crc32c(s.crc); // which the messenger asks for again
-				librados::ObjectWriteOperation op;
-				if (flying.empty())
-					op.set_alloc_hint(object_size, object_size);
-				op.write(s.off + at, data);
-				op.set_op_flags2(LIBRADOS_OP_FLAG_FADVISE_WILLNEED);
-				flying.push_back(librados::Rados::aio_create_completion());
-				r = ctx.aio_operate(object, flying.back(), &op);
-				if (r < 0) {
-					flying.back()->release();
-					flying.pop_back();
-				}
-			}
+		librados::bufferlist first;
+		first.append(reinterpret_cast<const char *>(&seed), sizeof(seed)); // little-endian, as Ceph's
+		std::deque<librados::bufferlist> sums(count);
+		started flying;
+		for (int i = 0; i < count && flying.r == 0; i++) {
+			piece &p = pieces[i];
+			librados::bufferlist data;
+			data.push_back(ceph::buffer::create_static(p.len, const_cast<char *>(p.data)));
+			p.sent = data.crc32c(seed); // which the messenger asks for again
+			librados::ObjectWriteOperation op;
+			if (i == 0)
+				op.set_alloc_hint(object_size, object_size);
+			op.write(p.off, data);
+			op.set_op_flags2(LIBRADOS_OP_FLAG_FADVISE_WILLNEED);
+			flying.note(ctx.aio_operate(object, flying.next(), &op));
+			if (flying.r < 0)
+				break;
+			librados::ObjectReadOperation proof;
+			proof.checksum(LIBRADOS_CHECKSUM_TYPE_CRC32C, first, p.off, p.len, 0, &sums[i], nullptr);
+			flying.note(ctx.aio_operate(object, flying.next(), &proof, nullptr));
+		}
+		if (flying.wait() < 0)
+			return flying.r;
+		for (int i = 0; i < count; i++) {
+			if (sums[i].length() != 2 * sizeof(uint32_t)) // how many, then the one
+				return -EIO;
+			sums[i].begin(sizeof(uint32_t)).copy(sizeof(uint32_t), reinterpret_cast<char *>(&pieces[i].held));
 		}
 	} catch (const std::exception &) {
-		r = -EIO;
+		return -EIO;
 	}
-	for (auto c : flying) {
-		c->wait_for_complete();
-		if (r == 0)
-			r = std::min(0, c->get_return_value());
-		c->release();
-	}
-	return r;
+	return 0;
 }
