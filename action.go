@@ -52,6 +52,7 @@ const (
 	actResize       verb = "resize"           // Image, a volume of From bytes, to Size
 	actFlatten      verb = "flatten"          // Image, if that was as good as done
 	actDrop         verb = "drop"             // Image, what the volume To hung on
+	actLoosen       verb = "unprotect"        // Image, a snapshot, unless it has clones
 	actBringBack    verb = "bring back"       // Image, ID in the trash, unless there is one
 	actPutInCeph    verb = "define in Ceph"   // VM, whose disk at To is in Image
 	actPutInFile    verb = "define in a file" // VM, whose disk at To is in File
@@ -194,6 +195,8 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return finishFlatten(ctx, on.cluster, n)
 	case actDrop:
 		return drop(ctx, on.cluster, n, a)
+	case actLoosen:
+		return gone(cluster.Loosen(ctx, n))
 	case actBringBack:
 		return bringBack(ctx, on.cluster, n, a.ID)
 	case actTidyTrash:

@@ -44,6 +44,7 @@ type backup struct {
 	tip   disk.Backup  // the last on its base
 	still still
 	lost  []disk.Backup // that are not whole: somebody removed their snapshots
+	old   []disk.Backup // that are more than is to be kept
 	seal  disk.SnapshotNumber
 }
 
@@ -106,23 +107,15 @@ func (b *backup) steps() []step {
 		step{name: "metadata", detail: says("backup." + b.rec.ID + ".meta"), do: b.describeToCinder},
 		step{name: "complete", detail: says("backup " + b.rec.ID), do: b.complete, commit: true,
 			on: []action{onBackup(actCompleteBackup, b.pool, b.rec)}})
-	return append(steps, b.retention()...)
+	for _, one := range b.old {
+		steps = append(steps, b.h.dropSteps(&b.session, one)...)
+	}
+	return steps
 }
 
 // onBackup is an action on a backup in the pool.
 func onBackup(v verb, pool string, b disk.Backup) action {
 	return action{Verb: v, Image: pool + "/" + b.Base, Backup: b.ID, Store: true}
-}
-
-// retention removes what is more than is to be kept, the oldest first.
-func (b *backup) retention() []step {
-	var steps []step
-	if b.o.Keep > 0 {
-		for _, one := range b.all[:max(0, len(b.all)+1-b.o.Keep)] {
-			steps = append(steps, b.h.dropSteps(&b.session, one)...)
-		}
-	}
-	return steps
 }
 
 func (b *backup) describe() string {

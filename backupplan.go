@@ -5,6 +5,7 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -93,6 +94,9 @@ func (b *backup) check(ctx context.Context) (err error) {
 		}
 	}
 	b.all = slices.DeleteFunc(b.all, func(one disk.Backup) bool { return one.State != disk.BackupComplete })
+	if err := b.retain(ctx); err != nil {
+		return err
+	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	if k := len(b.all); k > 0 && !now.After(b.all[k-1].Created) {
 		now = b.all[k-1].Created.Add(time.Microsecond) // clocks differ; the order counts
@@ -116,6 +120,26 @@ func (b *backup) check(ctx context.Context) (err error) {
 	b.still.name.Snap = b.rec.Source
 	if b.o.Snapshot == "" && !b.o.NoFreeze {
 		return b.findGuest(ctx)
+	}
+	return nil
+}
+
+// retain finds what is more than is to be kept, the oldest first. What a volume still
+// reads from stays until the next time.
+func (b *backup) retain(ctx context.Context) error {
+	if b.o.Keep == 0 {
+		return nil
+	}
+	for _, one := range b.all[:max(0, len(b.all)+1-b.o.Keep)] {
+		err := b.h.unread(ctx, b.cluster, one)
+		switch {
+		case err == nil:
+			b.old = append(b.old, one)
+		case errors.Is(err, disk.ErrHasClones):
+			b.note("backup " + one.ID + " stays: " + err.Error())
+		default:
+			return err
+		}
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 // Those made after it stay whole: each is a snapshot of the base, which holds all
 // of its state; the base goes with the last. The next one takes over what was known
 // of the removed one, its checksums among it. It also removes what an interrupted
-// backup has left. Interrupted itself, it is finished by a repair, by running it
+// backup has left. One that a volume reads from is [disk.ErrHasClones]. Interrupted itself, it is finished by a repair, by running it
 // again, or by the next work on that volume's backups.
 //
 // Similar to: cinder backup-delete, which takes only the last of a chain.
@@ -35,8 +35,13 @@ func (h *Host) RemoveBackup(ctx context.Context, id string) (disk.Backup, error)
 	done := false
 	t.check = func(ctx context.Context) error {
 		err := c.find(ctx, id)
-		done = errors.Is(err, disk.ErrNotFound) // it was half removed, and that has just been finished
-		return gone(err)
+		if done = errors.Is(err, disk.ErrNotFound); done { // it was half removed, and that has just been finished
+			return nil
+		}
+		if err == nil {
+			err = h.unread(ctx, c.cluster, c.backup)
+		}
+		return err
 	}
 	t.steps = func() []step {
 		if done {

@@ -24,6 +24,8 @@ type InitOptions struct {
 	DryRun bool
 	// Force also changes what is there and differs.
 	Force bool
+	// InstantRestore lets client.cinder read the pool of backups, for instant restores.
+	InstantRestore bool
 	// PGs is how many placement groups a new pool gets; 0 leaves it to the cluster.
 	PGs int
 
@@ -277,6 +279,10 @@ func (i *initializing) findUsers(ctx context.Context) error {
 
 func (i *initializing) inspectUsers(context.Context) error {
 	for _, want := range secret.Services() {
+		asked := want
+		if has := i.users[want.Name].Caps; i.o.InstantRestore || sameCaps(has, secret.ReadsBackups(want, i.h.cfg.BackupPool).Caps) {
+			want = secret.ReadsBackups(want, i.h.cfg.BackupPool) // once allowed, it stays so
+		}
 		t := &chore{InitItem: InitItem{Kind: "user", Name: "client." + want.Name, State: Found, Detail: secret.CapsText(want.Caps)}}
 		has, ok := i.users[want.Name]
 		switch {
@@ -285,6 +291,9 @@ func (i *initializing) inspectUsers(context.Context) error {
 			t.steps = []step{{do: func(ctx context.Context) error { return secret.CreateUser(ctx, i.cluster.Ask, want) }}}
 		case !sameCaps(has.Caps, want.Caps):
 			t.State, t.becomes = Differs, Changed
+			if sameCaps(has.Caps, asked.Caps) { // only what was asked for is added
+				t.State = Missing
+			}
 			t.Detail = "may " + secret.CapsText(has.Caps) + ", should " + secret.CapsText(want.Caps)
 			// Caps for daemons that we do not speak of stay.
 			wanted := secret.User{Name: want.Name, Caps: maps.Clone(has.Caps)}

@@ -58,6 +58,29 @@ var backupPairs = []reversible{
 		undo: workflow{run: func(ctx context.Context, h *Host, f fixture) error { return h.RemoveVolume(ctx, f.Volume) }},
 	},
 	{
+		setup: instantPair,
+		do:    workflow{name: "restore backup at once", over: disk.ErrExists, run: restoreAtOnce},
+		undo:  workflow{name: "remove what reads from a backup", over: disk.ErrNotFound, run: removeVolumePair},
+	},
+	{
+		setup: func(t *testing.T, h *Host) fixture {
+			f := instantPair(t, h)
+			must(t, restoreAtOnce(t.Context(), h, f))
+			return f
+		},
+		do: workflow{name: "flatten what reads from a backup", over: disk.ErrInvalid, run: func(ctx context.Context, h *Host, f fixture) error {
+			_, err := h.FlattenVolume(ctx, f.Volume)
+			return err
+		}},
+		undo: workflow{run: func(ctx context.Context, h *Host, f fixture) error {
+			err := h.RemoveVolume(ctx, f.Volume)
+			if err == nil {
+				err = restoreAtOnce(ctx, h, f)
+			}
+			return err
+		}},
+	},
+	{
 		setup: func(t *testing.T, h *Host) fixture {
 			b := create(t, h, backedUp(t, h).ID, BackupOptions{ID: "pair-full"})
 			old := volume(t, h)
@@ -83,6 +106,19 @@ var backupPairs = []reversible{
 			return cluster.RestoreTrashed(ctx, disk.Trashed{ID: f.Image, Pool: n.Pool, Image: n.Image})
 		}},
 	},
+}
+
+func instantPair(t *testing.T, h *Host) fixture {
+	mayReadBackups(t)
+	b := create(t, h, backedUp(t, h).ID, BackupOptions{ID: "pair-full"})
+	f := fixture{Volume: "pair-instant", Backup: b.ID}
+	t.Cleanup(func() { _ = h.RemoveVolume(context.WithoutCancel(t.Context()), f.Volume) })
+	return f
+}
+
+func restoreAtOnce(ctx context.Context, h *Host, f fixture) error {
+	_, err := h.RestoreBackup(ctx, f.Backup, RestoreOptions{ID: f.Volume, Instant: true})
+	return err
 }
 
 func backupPair(o BackupOptions) func(context.Context, *Host, fixture) error {

@@ -28,7 +28,9 @@ func (p *parting) part(ctx context.Context, op string, forward bool, work func()
 	t := p.task(op)
 	leased := p.from
 	for _, a := range leased {
-		t.leases = append(t.leases, a.Pool+"/"+a.Image)
+		if !disk.IsBackupSnapshot(a.Snap) { // which is not changed, but for its protection
+			t.leases = append(t.leases, a.Pool+"/"+a.Image)
+		}
 	}
 	t.check = func(ctx context.Context) (err error) {
 		if p.from, err = p.look(ctx); err != nil {
@@ -53,9 +55,14 @@ func (p *parting) part(ctx context.Context, op string, forward bool, work func()
 	return err
 }
 
-// clear removes what the volume hung on, nearest first.
+// clear removes what the volume hung on, nearest first. A backup stays, and need not be
+// protected any more.
 func (p *parting) clear() (steps []step) {
 	for _, a := range p.from {
+		if disk.IsBackupSnapshot(a.Snap) {
+			steps = append(steps, p.forward("clear", a.String(), action{Verb: actLoosen, Image: a.String(), Store: true}))
+			continue
+		}
 		steps = append(steps, p.forward("clear", a.String(), action{Verb: actDrop, Image: a.String(), To: p.name.String()}))
 	}
 	return steps

@@ -18,6 +18,9 @@ type RestoreOptions struct {
 	To string
 	// ID is that of the new volume; "" is a new UUID.
 	ID string
+	// Instant makes a new volume that is there at once, and reads from the backup what it
+	// has not yet of its own; [Host.FlattenVolume] brings that.
+	Instant bool
 }
 
 // restore is the state that the steps share.
@@ -27,6 +30,7 @@ type restore struct {
 	to      disk.Name
 	size    int64 // that the volume has in the end
 	replace bool
+	instant bool
 	old     string // RBD's ID of what is replaced
 }
 
@@ -44,10 +48,16 @@ type restore struct {
 // A backup that is not whole, or whose base is gone, is [disk.ErrInvalid]; a block
 // with a wrong checksum [disk.ErrCorrupt], with its offset.
 //
+// An instant restore is a clone of the backup, which takes no time and is not compared with
+// its checksums; [Host.VerifyBackups] does that. The user of volumes, as whom QEMU opens
+// them, must be allowed to read the pool of backups ([InitOptions.InstantRestore]), else it
+// is [disk.ErrPermission]. Until the volume is flattened or removed, the backup's snapshot
+// is protected, so that neither [Host.RemoveBackup] nor Cinder removes it.
+//
 // Similar to: cinder backup-restore.
 func (h *Host) RestoreBackup(ctx context.Context, id string, o RestoreOptions) (disk.Volume, error) {
 	const op = "restore"
-	r := &restore{chain: chain{h: h}, replace: o.To != ""}
+	r := &restore{chain: chain{h: h}, replace: o.To != "", instant: o.Instant}
 	defer r.end()
 	err := r.prepare(ctx, id, o)
 	if err != nil {
@@ -79,6 +89,8 @@ func (r *restore) prepare(ctx context.Context, id string, o RestoreOptions) (err
 	switch {
 	case o.To != "" && o.ID != "":
 		return badInput("a restore is either to a volume or to a new one with an ID")
+	case o.To != "" && o.Instant:
+		return badInput("an instant restore makes a new volume and replaces none")
 	case o.To != "":
 		o.ID = o.To
 	case o.ID == "":
@@ -107,6 +119,9 @@ func (r *restore) check(ctx context.Context) (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if r.instant {
+		return r.readable(ctx)
 	}
 	err = r.cluster.Absent(ctx, disk.Restoring(r.to))
 	if errors.Is(err, disk.ErrExists) { // of a journal that was lost
@@ -146,6 +161,9 @@ func (r *restore) checkReplaced(ctx context.Context) error {
 }
 
 func (r *restore) steps() []step {
+	if r.instant {
+		return r.instantly()
+	}
 	part := disk.Restoring(r.to)
 	onOld := func(v verb) action { return action{Verb: v, Image: r.to.String(), ID: r.old} }
 	steps := []step{

@@ -62,7 +62,7 @@ func (c *Cluster) cloneAll(ctx context.Context, from *rados.IOContext, img *rbd.
 			return err
 		}
 		if o == nil || order != 0 && order != o.order { // such ones librbd stripes
-			return c.cloneOrdinary(ctx, img, src, to, size, order, dst)
+			return c.cloneOrdinary(ctx, img, src, to, size, cloneForm{order: order}, dst)
 		}
 		size := max(uint64(size), o.size)
 		if objects(size, o.order) > maxObjects {
@@ -73,12 +73,18 @@ func (c *Cluster) cloneAll(ctx context.Context, from *rados.IOContext, img *rbd.
 	return c.explainCaps(src.Pool+", profile rbd pool="+dst[0].Pool, removedMeanwhile(from, src, err))
 }
 
+// cloneForm is what clones are like; 0 is what librbd would choose.
+type cloneForm struct {
+	order  uint8 // objects are of 2^order bytes
+	format uint64
+}
+
 // cloneOrdinary has librbd make clones, and grow them.
-func (c *Cluster) cloneOrdinary(ctx context.Context, img *rbd.Image, src Name, to *rados.IOContext, size int64, order uint8, dst []Name) error {
+func (c *Cluster) cloneOrdinary(ctx context.Context, img *rbd.Image, src Name, to *rados.IOContext, size int64, form cloneForm, dst []Name) error {
 	var mu sync.Mutex
 	var made []Name
 	err := parallel(ctx, dst, func(n Name) error {
-		if err := cloneFrom(img, src, to, n, uint64(order)); err != nil {
+		if err := cloneFrom(img, src, to, n, form); err != nil {
 			return err
 		}
 		mu.Lock()
@@ -162,12 +168,14 @@ func checkFits(img *rbd.Image, src Name, size int64) error {
 	return nil
 }
 
-// cloneFrom makes objects of 2^order bytes; an order of 0 is the parent's.
-func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name, order uint64) error {
+func cloneFrom(img *rbd.Image, src Name, to *rados.IOContext, dst Name, form cloneForm) error {
 	opts := rbd.NewRbdImageOptions()
 	defer opts.Destroy()
-	if order > 0 {
-		if err := opts.SetUint64(rbd.ImageOptionOrder, order); err != nil {
+	for option, value := range map[rbd.ImageOption]uint64{rbd.ImageOptionOrder: uint64(form.order), rbd.ImageOptionCloneFormat: form.format} {
+		if value == 0 {
+			continue
+		}
+		if err := opts.SetUint64(option, value); err != nil {
 			return wrap("clone", src.String()+" to "+dst.String(), err)
 		}
 	}

@@ -92,7 +92,7 @@ func TestCloneAsLibrbd(t *testing.T) {
 					if err == nil && origin == nil {
 						t.Error("the image is not taken for a plain one")
 					}
-					return errors.Join(err, c.cloneOrdinary(t.Context(), img, src, to, o.size, o.order, []Name{theirs}),
+					return errors.Join(err, c.cloneOrdinary(t.Context(), img, src, to, o.size, cloneForm{order: o.order}, []Name{theirs}),
 						c.cloneAll(t.Context(), from, img, src, o.size, o.order, []Name{ours}))
 				})
 			}))
@@ -205,7 +205,7 @@ func TestCloneAtOnce(t *testing.T) {
 				}
 			} else {
 				err := c.fromSnapshot(t.Context(), src, func(_ *rados.IOContext, img *rbd.Image) error {
-					return c.pool(t.Context(), VMPool, func(to *rados.IOContext) error { return cloneFrom(img, src, to, n, 0) })
+					return c.pool(t.Context(), VMPool, func(to *rados.IOContext) error { return cloneFrom(img, src, to, n, cloneForm{}) })
 				})
 				if err != nil {
 					return err

@@ -36,7 +36,7 @@ func (c *Cluster) BeginImport(ctx context.Context, n Name, size int64) error {
 func (c *Cluster) BeginClone(ctx context.Context, src, n Name) error {
 	return c.beginImage(ctx, n, func(part Name) error {
 		err := c.pool(ctx, part.Pool, func(to *rados.IOContext) error {
-			return c.view(ctx, src, func(img *rbd.Image) error { return cloneFrom(img, src, to, part, imageOrder) })
+			return c.view(ctx, src, func(img *rbd.Image) error { return cloneFrom(img, src, to, part, cloneForm{order: imageOrder}) })
 		})
 		var e *Error
 		if errors.As(err, &e) && is(e, ErrPermission) {

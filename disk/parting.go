@@ -15,9 +15,9 @@ import (
 
 // Ancestors are the snapshots that a volume leaves behind when it goes or is
 // flattened, nearest first: that which Cinder's clone of a volume hangs on, and,
-// where that volume is deleted and kept only for it, those further up. A volume
-// that hangs on an image or on a user's snapshot has none. For an image in the
-// trash id says which.
+// where that volume is deleted and kept only for it, those further up; or the snapshot of
+// the backup that it was restored from at once, which stays. A volume that hangs on an
+// image or on a user's snapshot has none. For an image in the trash id says which.
 //
 // Source: cinder, _get_clone_info and _delete_clone_parent_refs.
 func (c *Cluster) Ancestors(ctx context.Context, n Name, id string) ([]Name, error) {
@@ -57,11 +57,14 @@ func (c *Cluster) ancestor(ctx context.Context, n Name, id string) (Name, error)
 			err = ignore(err, ErrNotFound) // one that cannot be opened hangs on nothing
 		}
 	}
-	if from.Snap != CloneSnapshot(n.Image) {
+	if from.Snap != CloneSnapshot(n.Image) && !isBackedUp(from) {
 		return Name{}, err
 	}
 	return from, err
 }
+
+// isBackedUp says whether a snapshot is a backup, and not what it was made from.
+func isBackedUp(n Name) bool { return n.Pool != VolumePool && IsBackupSnapshot(n.Snap) }
 
 func (c *Cluster) isOnlySnapshot(ctx context.Context, n Name) (only bool, err error) {
 	err = c.view(ctx, Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) error {

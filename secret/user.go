@@ -33,6 +33,16 @@ func Services() []User {
 	}
 }
 
+// ReadsBackups is client.cinder with a cap more, to read the pool of backups: a volume that
+// is a clone of one reads there what it has not of its own. Others stay as they are.
+func ReadsBackups(u User, pool string) User {
+	if u.Name == "cinder" {
+		u.Caps = maps.Clone(u.Caps)
+		u.Caps["osd"] += ", profile rbd-read-only pool=" + pool
+	}
+	return u
+}
+
 // Ask sends a command to a cluster's monitors; disk.Cluster.Ask does.
 type Ask func(ctx context.Context, command map[string]any) ([]byte, error)
 

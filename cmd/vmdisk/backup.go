@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -33,10 +34,18 @@ func backupCommand() *cli.Command {
 			{Name: "info", Usage: "describe a backup", ArgsUsage: "ID", Action: onHost(runBackupInfo)},
 			{
 				Name: "restore", Usage: "make a new volume of a backup, or put it in a volume's place", ArgsUsage: "ID",
-				Description: "The volume is replaced when the new one is whole; what it was goes to the trash.\nExample:  vmdisk backup restore 0562… --to 7b6d…",
+				Description: `The volume is replaced when the new one is whole; what it was goes to the trash.
+
+  vmdisk backup restore 0562… --to 7b6d…
+
+With --instant a new volume is there at once, whatever its size, and reads from
+the backup what it has not yet of its own. The command says so and goes on to
+bring it, in the foreground; with --wait it says so when that is done. After
+Ctrl-C, or a failure:  vmdisk volume flatten ID`,
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "to", Usage: "replace this `VOLUME`, which nobody uses", DefaultText: "a new volume"},
 					&cli.StringFlag{Name: "name", Usage: "`ID` of the new volume", DefaultText: "new UUID"},
+					&cli.BoolFlag{Name: "instant", Usage: "make a new volume that can be used before its data is in it"},
 				},
 				Action: onHost(runBackupRestore),
 			},
@@ -133,11 +142,38 @@ func runBackupRestore(ctx context.Context, c *command, h *vmdisk.Host) error {
 	if c.String("to") != "" && c.String("name") != "" {
 		return usagef("--to names a volume that is there, --name a new one; give one of them")
 	}
-	v, err := h.RestoreBackup(ctx, args[0], vmdisk.RestoreOptions{To: c.String("to"), ID: c.String("name")})
+	if c.String("to") != "" && c.Bool("instant") {
+		return usagef("--instant makes a new volume, and --to replaces one; give one of them")
+	}
+	v, err := h.RestoreBackup(ctx, args[0], vmdisk.RestoreOptions{To: c.String("to"), ID: c.String("name"), Instant: c.Bool("instant")})
 	if err != nil {
 		return err
 	}
+	if c.Bool("instant") {
+		return c.restored(ctx, h, v)
+	}
 	return c.ui.result(v, "%s", v.ID)
+}
+
+// restored says that a volume is there, and brings what it reads from its backup: after
+// that, or before it if the result is waited for.
+func (c *command) restored(ctx context.Context, h *vmdisk.Host, v disk.Volume) error {
+	if !c.Bool("wait") {
+		if err := c.ui.result(v, "%s", v.ID); err != nil {
+			return err
+		}
+		c.ui.begin()
+	}
+	whole, err := h.FlattenVolume(ctx, v.Name().String())
+	var e *vmdisk.Error
+	if errors.As(err, &e) && e.Next == "" {
+		e.State = v.Name().String() + " can be used; what it has not yet it reads from " + v.Parent
+		e.Next = "to go on:  vmdisk volume flatten " + v.ID
+	}
+	if err != nil || !c.Bool("wait") {
+		return err
+	}
+	return c.ui.result(whole, "%s", whole.ID)
 }
 
 func runBackupVerify(ctx context.Context, c *command, h *vmdisk.Host) error {

@@ -29,6 +29,7 @@ func clusterCommand() *cli.Command {
 					&cli.BoolFlag{Name: "host-only", Usage: "only what is on this host"},
 					&cli.BoolFlag{Name: "dry-run", Usage: "tell what is missing and differs, and change nothing"},
 					&cli.BoolFlag{Name: "force", Usage: "also change what differs"},
+					&cli.BoolFlag{Name: "instant-restore", Usage: "let client.cinder read the pool of backups, for backup restore --instant"},
 					&cli.IntFlag{Name: "pg-num", Usage: "new pools get `N` placement groups", DefaultText: "as the cluster chooses"},
 					&cli.StringSliceFlag{Name: "user", Usage: "keyring of `USER` only: glance, cinder or cinder-backup; may be repeated", DefaultText: "all"},
 					&cli.StringFlag{Name: "keyring-dir", Usage: "keyrings go to `DIR`", Value: "/etc/ceph"},
@@ -56,7 +57,7 @@ func runClusterInit(ctx context.Context, c *command, h *vmdisk.Host) error {
 	}
 	o := vmdisk.InitOptions{
 		ClusterOnly: c.Bool("cluster-only"), HostOnly: c.Bool("host-only"),
-		DryRun: c.Bool("dry-run"), Force: c.Bool("force"), PGs: c.Int("pg-num"),
+		DryRun: c.Bool("dry-run"), Force: c.Bool("force"), InstantRestore: c.Bool("instant-restore"), PGs: c.Int("pg-num"),
 		KeyringDir: c.String("keyring-dir"), KeyringOwner: c.String("keyring-owner"),
 		NoLibvirt: c.Bool("no-libvirt"), QEMUOwner: c.String("qemu-user"), TmpfilesDir: c.String("tmpfiles-dir"),
 	}
