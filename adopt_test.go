@@ -256,7 +256,7 @@ func TestAdoptKilled(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		c.writes(t, 0, "vda")
-		quota(t, "vms", "0")
+		roomAgain(t, h, "vms")
 		_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
 		must(t, err)
 		unchanged(t)

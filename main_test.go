@@ -67,6 +67,13 @@ func listParts() {
 	for _, p := range pairs {
 		fmt.Println("TestInterrupted/" + p.do.name)
 	}
+	for _, c := range crossings {
+		for victim := range victims {
+			for _, at := range pivots {
+				fmt.Println("TestCrossingKilled/" + killedCrossing(c.name, victim, at))
+			}
+		}
+	}
 }
 
 // importGuest puts the guest into images/guest, once.

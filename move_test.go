@@ -42,14 +42,14 @@ func withOtherPool(t testing.TB) {
 	must(t, makeOtherPool())
 }
 
-// roomAgain takes the other pool's quota away, and waits until that is seen.
-func roomAgain(t *testing.T, h *Host) {
+// roomAgain takes a pool's quota away, and waits until that is seen.
+func roomAgain(t *testing.T, h *Host, pool string) {
 	t.Helper()
-	quota(t, otherPool, "0")
+	quota(t, pool, "0")
 	for waiting := waiting(t); ; {
 		full, err := mustCluster(t, h).FullPools(waiting)
 		must(t, err)
-		if !slices.Contains(full, otherPool) {
+		if !slices.Contains(full, pool) {
 			return
 		}
 		must(t, sleep(waiting, 50*time.Millisecond))
@@ -252,7 +252,7 @@ func TestMoveRefuses(t *testing.T) {
 		}, domain.ErrInvalid, "job on vda"},
 		{"no room", "vda", otherPool, func() func() {
 			quota(t, otherPool, "1")
-			return func() { roomAgain(t, h) }
+			return func() { roomAgain(t, h, otherPool) }
 		}, disk.ErrNoSpace, "room"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -319,7 +319,7 @@ func TestMoveKilled(t *testing.T) {
 			t.Errorf("error is %v", err)
 		}
 		c.writes(t, 0, "vda")
-		roomAgain(t, h)
+		roomAgain(t, h, otherPool)
 		_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
 		must(t, err)
 		unchanged(t)

@@ -1,0 +1,130 @@
+package vmdisk
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/google/uuid"
+	"github.com/vmdisk/vmdisk/disk"
+	"github.com/vmdisk/vmdisk/domain"
+)
+
+// crossings are a guest's disk on its way from one place to another.
+var crossings = []struct {
+	name string
+	// begin makes the machine, whose guest writes.
+	begin func(t *testing.T, h *Host) (fixture, console)
+	cross func(ctx context.Context, h *Host, f fixture) error
+}{
+	{"adopt", func(t *testing.T, _ *Host) (fixture, console) {
+		file := filepath.Join(t.TempDir(), "disk")
+		qemuImg(t, "convert", "-O", "qcow2", testLab.Guest, file)
+		return guestIn(t, uuid.NewString(), file)
+	}, func(ctx context.Context, h *Host, f fixture) error {
+		_, err := h.Adopt(ctx, f.VM, AdoptOptions{})
+		return err
+	}},
+	{"eject", func(t *testing.T, h *Host) (fixture, console) {
+		f, c := guestInCeph(t, h)
+		f.File = filepath.Join(t.TempDir(), disk.RootDiskName(f.UUID)+".qcow2")
+		return f, c
+	}, func(ctx context.Context, h *Host, f fixture) error {
+		_, err := h.Eject(ctx, f.VM, EjectOptions{Dir: filepath.Dir(f.File)})
+		return err
+	}},
+	{"move", func(t *testing.T, h *Host) (fixture, console) {
+		withOtherPool(t)
+		return guestInCeph(t, h)
+	}, movePair("vda", otherPool, MoveOptions{})},
+}
+
+// victims are who can die in a crossing, besides the command.
+var victims = map[string]func(t *testing.T, f fixture){
+	"QEMU": func(t *testing.T, f fixture) {
+		for _, p := range domain.Processes(f.UUID) {
+			must(t, syscall.Kill(p.PID, syscall.SIGKILL))
+		}
+	},
+	"libvirtd": func(t *testing.T, _ fixture) { restarted(t, 0) },
+}
+
+var pivots = []point{{"pivot", 1, before}, {"pivot", 1, after}}
+
+func killedCrossing(crossing, victim string, at point) string {
+	return crossing + " " + victim + " " + at.String()
+}
+
+func guestInCeph(t *testing.T, h *Host) (fixture, console) {
+	t.Helper()
+	vm := guest(t, h)
+	c := consoleOf(vm.Name)
+	c.writes(t, 0, "vda")
+	return fixture{VM: vm.Name, UUID: vm.UUID}, c
+}
+
+// QEMU, or libvirtd, dies just before the pivot, while guest and definition have changed
+// over and QEMU has not, and just behind it. Whatever the machine is left with has every
+// acknowledged write, the other side is gone, and the guest goes on.
+func TestCrossingKilled(t *testing.T) {
+	for _, crossing := range crossings {
+		for victim, kill := range victims {
+			for _, at := range pivots {
+				t.Run(killedCrossing(crossing.name, victim, at), func(t *testing.T) {
+					h, doomed := open(t, 0), impatient(t, 0, 0, nil)
+					f, c := crossing.begin(t, h)
+					doomed.fault = func(_, step string, when phase) error {
+						if step == at.step && when == at.when {
+							kill(t, f)
+						}
+						return nil
+					}
+					if err := crossing.cross(t.Context(), doomed, f); err == nil && victim == "QEMU" {
+						t.Error("it went on")
+					}
+					_, err := h.Repair(t.Context(), RepairOptions{VM: f.VM})
+					must(t, err)
+					if r, err := h.Repair(t.Context(), RepairOptions{VM: f.VM}); err != nil || r.Changed() {
+						t.Errorf("a second repair has something to do: %+v, %v", r, err)
+					}
+					if victim == "libvirtd" {
+						c.writes(t, 0, "vda")
+						stopped(t, h, VM{UUID: f.UUID})
+					}
+					f.onOneSide(t, h, c.acked(t, "vda"))
+					if _, err := os.Stat(f.File); crossing.name == "eject" && f.has(t, "vda").Kept.Pool != "" && !errors.Is(err, fs.ErrNotExist) {
+						t.Errorf("%s is there, and does not count: %v", f.File, err)
+					}
+					starts(t, h, VM{UUID: f.UUID})
+					c.writes(t, 0, "vda")
+				})
+			}
+		}
+	}
+}
+
+// onOneSide proves that the disk of a machine that is off is where its definition says,
+// with all that was acknowledged, and nowhere else in Ceph.
+func (f fixture) onOneSide(t *testing.T, h *Host, acked uint64) {
+	t.Helper()
+	is := f.has(t, "vda").Kept
+	if is.Pool != "" {
+		intact(t, disk.Name{Pool: is.Pool, Image: is.Image}, acked)
+	} else {
+		holds(t, is.Source, acked)
+	}
+	for _, pool := range []string{disk.VMPool, otherPool} {
+		images, err := mustCluster(t, h).MachineImages(t.Context(), pool, f.UUID)
+		if errors.Is(err, disk.ErrNotFound) { // it was not needed
+			continue
+		}
+		must(t, err)
+		if there := len(images) > 0; there != (is.Pool == pool) {
+			t.Errorf("the disk is %s/%s %s, and pool %s has %v", is.Pool, is.Image, is.Source, pool, images)
+		}
+	}
+}
