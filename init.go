@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -279,38 +278,28 @@ func (i *initializing) findUsers(ctx context.Context) error {
 
 func (i *initializing) inspectUsers(context.Context) error {
 	for _, want := range secret.Services() {
-		asked := want
-		if has := i.users[want.Name].Caps; i.o.InstantRestore || sameCaps(has, secret.ReadsBackups(want, i.h.cfg.BackupPool).Caps) {
-			want = secret.ReadsBackups(want, i.h.cfg.BackupPool) // once allowed, it stays so
+		more := map[string]string{} // that is asked for by name
+		if i.o.InstantRestore && want.Name == "cinder" {
+			more = secret.ReadsBackups(i.h.cfg.BackupPool)
 		}
-		t := &chore{InitItem: InitItem{Kind: "user", Name: "client." + want.Name, State: Found, Detail: secret.CapsText(want.Caps)}}
+		all := want.Grant(more)
+		t := &chore{InitItem: InitItem{Kind: "user", Name: "client." + want.Name, State: Found, Detail: secret.CapsText(all.Caps)}}
 		has, ok := i.users[want.Name]
+		lacks := secret.Lacking(has.Caps, all.Caps)
 		switch {
 		case !ok:
 			t.State = Missing
-			t.steps = []step{{do: func(ctx context.Context) error { return secret.CreateUser(ctx, i.cluster.Ask, want) }}}
-		case !sameCaps(has.Caps, want.Caps):
+			t.steps = []step{{do: func(ctx context.Context) error { return secret.CreateUser(ctx, i.cluster.Ask, all) }}}
+		case len(lacks) > 0:
 			t.State, t.becomes = Differs, Changed
-			if sameCaps(has.Caps, asked.Caps) { // only what was asked for is added
+			if len(secret.Lacking(has.Caps, want.Caps)) == 0 {
 				t.State = Missing
 			}
-			t.Detail = "may " + secret.CapsText(has.Caps) + ", should " + secret.CapsText(want.Caps)
-			// Caps for daemons that we do not speak of stay.
-			wanted := secret.User{Name: want.Name, Caps: maps.Clone(has.Caps)}
-			maps.Copy(wanted.Caps, want.Caps)
-			t.steps = []step{{do: func(ctx context.Context) error { return secret.SetCaps(ctx, i.cluster.Ask, wanted) }}}
+			t.Detail = "lacks " + secret.CapsText(lacks)
+			// What it may do besides stays: its machines may have disks in other pools.
+			t.steps = []step{{do: func(ctx context.Context) error { return secret.SetCaps(ctx, i.cluster.Ask, has.Grant(lacks)) }}}
 		}
 		i.add(t)
 	}
 	return nil
-}
-
-// sameCaps compares the caps for those daemons that are wanted.
-func sameCaps(has, wants map[string]string) bool {
-	for daemon, caps := range wants {
-		if !secret.SameCap(has[daemon], caps) {
-			return false
-		}
-	}
-	return true
 }

@@ -273,7 +273,7 @@ func (n *bare) leavesWhatDiffers(t *testing.T) {
 	if !errors.As(err, &e) || !strings.Contains(e.Next, "--force") {
 		t.Errorf("next is %+v", e)
 	}
-	for _, part := range []string{"may mgr 'profile rbd' mon 'profile rbd' osd 'profile rbd pool=volumes', should mon", "mode 0644", "another key", "writearound", "root:root"} {
+	for _, part := range []string{"client.cinder: lacks osd 'profile rbd pool=images, profile rbd pool=vms'", "mode 0644", "another key", "writearound", "root:root"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}

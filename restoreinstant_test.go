@@ -24,7 +24,7 @@ func cinderCaps(t *testing.T, change func(secret.User) secret.User) {
 
 func mayReadBackups(t *testing.T) {
 	t.Helper()
-	cinderCaps(t, func(u secret.User) secret.User { return secret.ReadsBackups(u, disk.BackupPool) })
+	cinderCaps(t, func(u secret.User) secret.User { return u.Grant(secret.ReadsBackups(disk.BackupPool)) })
 }
 
 // A guest writes; its volume is backed up and restored at once, and the same guest goes on

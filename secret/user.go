@@ -33,14 +33,10 @@ func Services() []User {
 	}
 }
 
-// ReadsBackups is client.cinder with a cap more, to read the pool of backups: a volume that
-// is a clone of one reads there what it has not of its own. Others stay as they are.
-func ReadsBackups(u User, pool string) User {
-	if u.Name == "cinder" {
-		u.Caps = maps.Clone(u.Caps)
-		u.Caps["osd"] += ", profile rbd-read-only pool=" + pool
-	}
-	return u
+// ReadsBackups are the caps that client.cinder needs besides to read the pool of backups: a
+// volume that is a clone of one reads there what it has not of its own.
+func ReadsBackups(pool string) map[string]string {
+	return map[string]string{"osd": "profile rbd-read-only pool=" + pool}
 }
 
 // Ask sends a command to a cluster's monitors; disk.Cluster.Ask does.
@@ -111,9 +107,36 @@ func CapsText(caps map[string]string) string {
 	return strings.Join(parts, " ")
 }
 
-// SameCap says whether two caps for one kind of daemon grant the same: order and
-// spaces do not matter, nor whether "allow" is written.
-func SameCap(a, b string) bool { return slices.Equal(grants(a), grants(b)) }
+// Lacking are the caps that a user wants and has not, by the kind of daemon; what it may
+// do besides does not matter. Order and spaces do not either, nor whether "allow" is
+// written.
+func Lacking(has, wants map[string]string) map[string]string {
+	lacks := map[string]string{}
+	for daemon, caps := range wants {
+		own := grants(has[daemon])
+		missing := slices.DeleteFunc(grants(caps), func(g string) bool { return slices.Contains(own, g) })
+		if len(missing) > 0 {
+			lacks[daemon] = strings.Join(missing, ", ")
+		}
+	}
+	return lacks
+}
+
+// Grant is a user with more caps than it has.
+func (u User) Grant(more map[string]string) User {
+	caps := maps.Clone(u.Caps)
+	if caps == nil {
+		caps = map[string]string{}
+	}
+	for daemon, add := range more {
+		if caps[daemon] != "" {
+			add = caps[daemon] + ", " + add
+		}
+		caps[daemon] = add
+	}
+	u.Caps = caps
+	return u
+}
 
 func grants(caps string) []string {
 	var all []string

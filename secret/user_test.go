@@ -9,21 +9,24 @@ import (
 	"testing"
 )
 
-func TestSameCap(t *testing.T) {
-	for _, test := range []struct {
-		a, b string
-		same bool
-	}{
-		{"profile rbd", "profile rbd", true},
-		{"profile rbd", "allow profile rbd", true},
-		{"profile rbd pool=a, profile rbd pool=b", "profile  rbd pool=b,profile rbd pool=a", true},
-		{"profile rbd pool=a", "profile rbd pool=a, profile rbd pool=b", false},
-		{"profile rbd pool=a", "profile rbd-read-only pool=a", false},
-		{"", "profile rbd", false},
-		{"", "", true},
+func TestLacking(t *testing.T) {
+	for _, test := range []struct{ has, wants, lacks, granted string }{
+		{"profile rbd", "profile rbd", "", "profile rbd"},
+		{"allow profile rbd", "profile rbd", "", "allow profile rbd"},
+		{"profile  rbd pool=b,profile rbd pool=a", "profile rbd pool=a, profile rbd pool=b", "", "profile  rbd pool=b,profile rbd pool=a"},
+		{"profile rbd pool=a, profile rbd pool=ssd", "profile rbd pool=a, profile rbd pool=b", "profile rbd pool=b",
+			"profile rbd pool=a, profile rbd pool=ssd, profile rbd pool=b"},
+		{"profile rbd-read-only pool=a", "profile rbd pool=a", "profile rbd pool=a", "profile rbd-read-only pool=a, profile rbd pool=a"},
+		{"", "profile rbd", "profile rbd", "profile rbd"},
+		{"profile rbd", "", "", "profile rbd"},
 	} {
-		if SameCap(test.a, test.b) != test.same || SameCap(test.b, test.a) != test.same {
-			t.Errorf("%q and %q: not %v", test.a, test.b, test.same)
+		u := User{Caps: map[string]string{"osd": test.has, "mgr": "profile rbd"}}
+		lacks := Lacking(u.Caps, map[string]string{"osd": test.wants})
+		if lacks["osd"] != test.lacks || (test.lacks == "") != (len(lacks) == 0) {
+			t.Errorf("of %q, %q lacks %q", test.wants, test.has, lacks)
+		}
+		if got := u.Grant(lacks).Caps; got["osd"] != test.granted || got["mgr"] != "profile rbd" || u.Caps["osd"] != test.has {
+			t.Errorf("%q is granted %q", test.has, got)
 		}
 	}
 }
