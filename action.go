@@ -229,11 +229,11 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actRestart:
 			return h.restart(ctx, conn, a.VM)
 		case actPutInCeph:
-			return h.putInCeph(ctx, on, conn, n, a, domain.Adopt)
+			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Adopt))
 		case actPutInImage:
-			return h.putInImage(ctx, on, conn, n, a)
+			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Move))
 		case actPutInFile:
-			return putInFile(ctx, conn, a)
+			return h.recorded(ctx, on, conn, a, putInFile(ctx, conn, a))
 		case actAbortCopy:
 			return h.abortCopy(ctx, on, conn, n, a)
 		case actResume:

@@ -157,6 +157,16 @@ func (h *Host) abortCopy(ctx context.Context, on *session, conn *libvirt.Connect
 	return domain.AbortCopy(ctx, conn, a.VM, a.To)
 }
 
+// recorded writes the place of a machine's disk that has just been defined into the
+// machine's record, before the guest can go on: whoever starts the machine elsewhere,
+// because its host is gone, is not to take what the disk was before.
+func (h *Host) recorded(ctx context.Context, on *session, conn *libvirt.Connect, a action, err error) error {
+	if err != nil {
+		return err
+	}
+	return h.keepRecord(ctx, &session{cluster: on.cluster, conn: conn, host: a.Host}, a.VM)
+}
+
 // failure says why QEMU gave a copy up, as far as that can be said.
 func (c *crossing) failure(ctx context.Context, err error) error {
 	if !errors.Is(err, domain.ErrNotFound) {

@@ -128,3 +128,22 @@ func (f fixture) onOneSide(t *testing.T, h *Host, acked uint64) {
 		}
 	}
 }
+
+// A command dies right behind the pivot of an ejection: should its host die now, too, the
+// machine's record does not name the image any more.
+func TestRecordOfEjected(t *testing.T) {
+	h := open(t, 0)
+	eject := adoptPairs[3]
+	f := eject.setup(t, h)
+	must(t, dies(eject.do.process(f, point{"pivot", 1, after})))
+	m, err := mustCluster(t, h).Machine(t.Context(), disk.VMPool, f.UUID)
+	must(t, err)
+	has, err := domain.ParseDisks(m.XML)
+	must(t, err)
+	if len(has) != 1 || has[0].Pool != "" || has[0].Source == "" {
+		t.Errorf("its record says %+v", has)
+	}
+	_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
+	must(t, err)
+	must(t, eject.undo.run(t.Context(), h, f))
+}

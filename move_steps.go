@@ -10,7 +10,6 @@ import (
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
-	"libvirt.org/go/libvirt"
 )
 
 // move moves the disk: that or nothing happens, but for the old image, which goes at
@@ -180,16 +179,6 @@ func (h *Host) letGo(ctx context.Context, on *session, n disk.Name, client strin
 
 func (m *moving) remove(ctx context.Context) error {
 	return dropMoved(ctx, m.cluster, m.old(), m.UUID)
-}
-
-// putInImage defines a machine with the disk a.To in the image n, and writes that into
-// its record before the guest can go on: whoever starts the machine elsewhere, because
-// its host is gone, is not to take the image that it had before.
-func (h *Host) putInImage(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
-	if err := h.putInCeph(ctx, on, conn, n, a, domain.Move); err != nil {
-		return err
-	}
-	return h.keepRecord(ctx, &session{cluster: on.cluster, conn: conn, host: a.Host}, a.VM)
 }
 
 // dropMoved removes an image that a machine has no more. If it is a volume it is given
