@@ -24,7 +24,7 @@ type BackupOptions struct {
 	// NoFreeze leaves a running guest alone.
 	NoFreeze bool
 	// Keep is how many backups of the volume there are at most afterwards; the
-	// oldest are removed. 0 is any number.
+	// oldest are removed, but for those that a volume reads from. 0 is any number.
 	Keep int
 }
 

@@ -136,14 +136,56 @@ func TestRecordOfEjected(t *testing.T) {
 	eject := adoptPairs[3]
 	f := eject.setup(t, h)
 	must(t, dies(eject.do.process(f, point{"pivot", 1, after})))
+	if has := f.recorded(t, h); has.Pool != "" || has.Source == "" {
+		t.Errorf("its record says %+v", has)
+	}
+	_, err := h.Repair(t.Context(), RepairOptions{VM: f.VM})
+	must(t, err)
+	must(t, eject.undo.run(t.Context(), h, f))
+}
+
+// A command dies before the pivot, and its host with it: the record names what the disk was
+// in, which is there.
+func TestRecordOfHostGone(t *testing.T) {
+	for _, pair := range []reversible{adoptPairs[1], adoptPairs[3]} {
+		t.Run(pair.do.name, func(t *testing.T) {
+			h, other := open(t, 0), open(t, 1)
+			f := pair.setup(t, h)
+			t.Cleanup(func() { virsh(t, 0, "destroy", f.VM) })
+			was := f.has(t, "vda").Kept
+			must(t, dies(pair.do.process(f, point{"define", 1, after})))
+			cluster := mustCluster(t, other)
+			all, err := cluster.Operations(t.Context(), disk.VMPool)
+			if err != nil || len(all) != 1 {
+				t.Fatalf("operations are %v: %v", all, err)
+			}
+			on := &session{cluster: cluster}
+			defer on.end()
+			must(t, other.repairOperation(t.Context(), on, &all[0], "compute1"))
+			if has := f.recorded(t, other); has.Pool != was.Pool || has.Source != was.Source {
+				t.Errorf("its record says %+v, and it was in %+v", has, was)
+			}
+			images, err := cluster.MachineImages(t.Context(), disk.VMPool, f.UUID)
+			if err != nil || (len(images) > 0) != (was.Pool != "") {
+				t.Errorf("in Ceph there are %v, %v", images, err)
+			}
+			m, err := cluster.Machine(t.Context(), disk.VMPool, f.UUID)
+			must(t, err)
+			must(t, domain.Redefine(t.Context(), connected(t, 0), f.UUID, func(string) (string, bool, error) { return m.XML, true, nil }))
+			_ = os.Remove(filepath.Join(filepath.Dir(testLab.Guest), disk.RootDiskName(f.UUID)+".raw"))
+		})
+	}
+}
+
+// recorded is where a machine's record says that its one disk is.
+func (f fixture) recorded(t *testing.T, h *Host) domain.DiskInfo {
+	t.Helper()
 	m, err := mustCluster(t, h).Machine(t.Context(), disk.VMPool, f.UUID)
 	must(t, err)
 	has, err := domain.ParseDisks(m.XML)
 	must(t, err)
-	if len(has) != 1 || has[0].Pool != "" || has[0].Source == "" {
-		t.Errorf("its record says %+v", has)
+	if len(has) != 1 {
+		t.Fatalf("its record says %+v", has)
 	}
-	_, err = h.Repair(t.Context(), RepairOptions{VM: f.VM})
-	must(t, err)
-	must(t, eject.undo.run(t.Context(), h, f))
+	return has[0]
 }

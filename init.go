@@ -120,6 +120,9 @@ func (i *initializing) prepare(ctx context.Context) (err error) {
 	if i.o.ClusterOnly && i.o.HostOnly {
 		return badInput("the cluster's part only and the host's part only exclude each other")
 	}
+	if i.o.HostOnly && i.o.InstantRestore {
+		return badInput("the host's part only gives no user a cap")
+	}
 	if i.o.PGs < 0 {
 		return badInput("the number of placement groups is %d", i.o.PGs)
 	}

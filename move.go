@@ -174,6 +174,10 @@ func (m *moving) look(ctx context.Context) (err error) {
 		return err
 	}
 	m.Size, m.Parent = was.Size, was.Parent
+	if from, err := disk.ParseName(m.Parent, ""); m.Parent != "" && err == nil && from.Pool == m.h.cfg.BackupPool {
+		return &disk.Error{Object: m.old().String(), Kind: disk.ErrInUse,
+			Reason: "reads from the backup " + m.Parent + "; before:  vmdisk volume flatten " + disk.VolumeID(m.Image)}
+	}
 	if m.Data, err = m.cluster.Movable(ctx, m.old()); err != nil {
 		return err
 	}

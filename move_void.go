@@ -39,27 +39,38 @@ func (h *Host) settleVoid(ctx context.Context, on *session, a action) error {
 	return h.act(ctx, on, loser)
 }
 
-// recordImage writes into a machine's record that its disk a.To is in a.Image.
-func (h *Host) recordImage(ctx context.Context, on *session, a action) error {
-	n, err := disk.ParseName(a.Image, "")
-	if err != nil {
-		return err
-	}
+// recordPlace writes into a machine's record that its disk a.To is where the action would
+// define it.
+func (h *Host) recordPlace(ctx context.Context, on *session, a action) error {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
 	if err != nil {
 		return gone(err)
 	}
-	with, err := h.rbdDisk(ctx, on.cluster, n, h.secretUUID(on.cluster))
-	if err != nil {
-		return err
-	}
-	with.Target = a.To
-	m.XML, err = domain.Move(m.XML, with)
-	if errors.Is(err, domain.ErrExists) || errors.Is(err, domain.ErrNotFound) {
+	if m.XML, err = h.placed(ctx, on, m.XML, a); errors.Is(err, domain.ErrExists) || errors.Is(err, domain.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	return on.cluster.SaveMachine(ctx, h.cfg.VMPool, m)
+}
+
+// placed is a definition with the disk a.To where the action puts it.
+func (h *Host) placed(ctx context.Context, on *session, xml string, a action) (string, error) {
+	if a.Verb == actPutInFile {
+		return domain.Unadopt(xml, a.To, a.File, a.Format)
+	}
+	n, err := disk.ParseName(a.Image, "")
+	if err != nil {
+		return "", err
+	}
+	with, err := h.rbdDisk(ctx, on.cluster, n, h.secretUUID(on.cluster))
+	if err != nil {
+		return "", err
+	}
+	with.Target = a.To
+	if a.Verb == actPutInCeph {
+		return domain.Adopt(xml, with)
+	}
+	return domain.Move(xml, with)
 }

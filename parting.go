@@ -28,9 +28,13 @@ func (p *parting) part(ctx context.Context, op string, forward bool, work func()
 	t := p.task(op)
 	leased := p.from
 	for _, a := range leased {
-		if !disk.IsBackupSnapshot(a.Snap) { // which is not changed, but for its protection
-			t.leases = append(t.leases, a.Pool+"/"+a.Image)
+		if disk.IsBackupSnapshot(a.Snap) { // which is not changed, but for its protection
+			if _, err := p.h.backups(ctx); err != nil {
+				return failed(op, p.name.String(), err)
+			}
+			continue
 		}
+		t.leases = append(t.leases, a.Pool+"/"+a.Image)
 	}
 	t.check = func(ctx context.Context) (err error) {
 		if p.from, err = p.look(ctx); err != nil {

@@ -142,8 +142,8 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 	switch {
 	case a.Verb == actSettleMove:
 		return h.settleVoid(ctx, on, a)
-	case a.Verb == actPutInImage:
-		return h.recordImage(ctx, on, a)
+	case a.Verb == actPutInImage, a.Verb == actPutInCeph, a.Verb == actPutInFile:
+		return h.recordPlace(ctx, on, a)
 	case a.Verb == actAbortCopy && a.Image != "": // QEMU has it open
 	case a.Verb != actPowerOff && a.Verb != actUnplug && a.Verb != actSettle:
 		return nil

@@ -40,8 +40,12 @@ func (r *restore) instantly() []step {
 // unread refuses to remove a backup that a volume still reads from.
 func (h *Host) unread(ctx context.Context, cluster *disk.Cluster, b disk.Backup) error {
 	err := cluster.Droppable(ctx, h.kept(b))
-	if errors.Is(err, disk.ErrPermission) { // then nobody reads it
-		return nil
+	if errors.Is(err, disk.ErrPermission) { // it may have had the cap before
+		store, storeErr := h.backups(ctx)
+		if storeErr != nil {
+			return storeErr
+		}
+		err = store.Droppable(ctx, h.kept(b))
 	}
 	var e *disk.Error
 	if errors.As(err, &e) && errors.Is(err, disk.ErrHasClones) {

@@ -12,6 +12,10 @@
 
 static const uint32_t seed = ~0u;
 
+// behindWrites has an OSD answer after the writes that were sent before, also if those have
+// to wait, for a scrub or for a copy that is being recovered; and in a full pool, too.
+static const int behindWrites = librados::OPERATION_ORDER_READS_WRITES | librados::OPERATION_FULL_TRY;
+
 namespace {
 
 // started keeps operations until all of them have ended: librados writes into what they
@@ -73,7 +77,7 @@ int object_write(rados_ioctx_t io, const char *object, uint64_t object_size, str
 				break;
 			librados::ObjectReadOperation proof;
 			proof.checksum(LIBRADOS_CHECKSUM_TYPE_CRC32C, first, p.off, p.len, 0, &sums[i], nullptr);
-			flying.note(ctx.aio_operate(object, flying.next(), &proof, nullptr));
+			flying.note(ctx.aio_operate(object, flying.next(), &proof, behindWrites, nullptr));
 		}
 		if (flying.wait() < 0)
 			return flying.r;

@@ -86,7 +86,7 @@ func startOf(pid int) (uint64, error) {
 	if len(fields) <= start {
 		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
 	}
-	if fields[0] == "Z" && fields[threads] == "1" || fields[0] == "X" {
+	if fields[0] == "Z" && slices.Contains([]string{"0", "1"}, fields[threads]) || fields[0] == "X" { // none while it is reaped
 		return 0, fs.ErrNotExist
 	}
 	return strconv.ParseUint(fields[start], 10, 64)

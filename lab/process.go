@@ -49,7 +49,7 @@ func stat(pid int) (start uint64, letter byte, err error) {
 	}
 	start, err = strconv.ParseUint(fields[19], 10, 64)
 	letter = fields[0][0]
-	if threads := fields[17]; letter == 'Z' && threads != "1" {
+	if threads := fields[17]; letter == 'Z' && threads != "1" && threads != "0" { // none while it is reaped
 		letter = 'R'
 	}
 	return start, letter, err

@@ -39,9 +39,13 @@ func backupCommand() *cli.Command {
   vmdisk backup restore 0562… --to 7b6d…
 
 With --instant a new volume is there at once, whatever its size, and reads from
-the backup what it has not yet of its own. The command says so and goes on to
-bring it, in the foreground; with --wait it says so when that is done. After
-Ctrl-C, or a failure:  vmdisk volume flatten ID`,
+the backup what it has not of its own. It can be attached. What it still reads
+from there is brought, attached or not, by
+
+  vmdisk volume flatten ID
+
+which can be interrupted; with --wait this command does that, too, and ends when
+it is done. Until then the backup cannot be removed.`,
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "to", Usage: "replace this `VOLUME`, which nobody uses", DefaultText: "a new volume"},
 					&cli.StringFlag{Name: "name", Usage: "`ID` of the new volume", DefaultText: "new UUID"},
@@ -155,14 +159,13 @@ func runBackupRestore(ctx context.Context, c *command, h *vmdisk.Host) error {
 	return c.ui.result(v, "%s", v.ID)
 }
 
-// restored says that a volume is there, and brings what it reads from its backup: after
-// that, or before it if the result is waited for.
+// restored says that a volume is there, which reads from its backup; if that is waited for,
+// when it has all of its own.
 func (c *command) restored(ctx context.Context, h *vmdisk.Host, v disk.Volume) error {
 	if !c.Bool("wait") {
-		if err := c.ui.result(v, "%s", v.ID); err != nil {
-			return err
-		}
-		c.ui.begin()
+		c.ui.observe(vmdisk.Event{Kind: vmdisk.Note, Op: "restore", Object: v.ID, Step: "note",
+			Detail: "to bring what it still reads from the backup, attached or not:  vmdisk volume flatten " + v.ID})
+		return c.ui.result(v, "%s", v.ID)
 	}
 	whole, err := h.FlattenVolume(ctx, v.Name().String())
 	var e *vmdisk.Error
@@ -170,7 +173,7 @@ func (c *command) restored(ctx context.Context, h *vmdisk.Host, v disk.Volume) e
 		e.State = v.Name().String() + " can be used; what it has not yet it reads from " + v.Parent
 		e.Next = "to go on:  vmdisk volume flatten " + v.ID
 	}
-	if err != nil || !c.Bool("wait") {
+	if err != nil {
 		return err
 	}
 	return c.ui.result(whole, "%s", whole.ID)
