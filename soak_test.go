@@ -55,6 +55,7 @@ func TestSoak(t *testing.T) {
 	if seed == 0 {
 		seed = rand.Uint64()
 	}
+	mayReadBackups(t) // before anybody connects
 	s := &soak{t: t, rnd: rand.New(rand.NewPCG(seed, 0)), hosts: []*Host{open(t, 0), open(t, 1)}}
 	t.Logf("to choose the same again:  -soak.seed %d", seed)
 	s.prepare()
