@@ -13,8 +13,9 @@ import (
 // Those made after it stay whole: each is a snapshot of the base, which holds all
 // of its state; the base goes with the last. The next one takes over what was known
 // of the removed one, its checksums among it. It also removes what an interrupted
-// backup has left. One that a volume reads from is [disk.ErrHasClones]. Interrupted itself, it is finished by a repair, by running it
-// again, or by the next work on that volume's backups.
+// backup has left. One that a volume reads from is [disk.ErrHasClones]. Interrupted
+// itself, it is finished by a repair, by running it again, or by the next work on that
+// volume's backups.
 //
 // Similar to: cinder backup-delete, which takes only the last of a chain.
 func (h *Host) RemoveBackup(ctx context.Context, id string) (disk.Backup, error) {

@@ -154,14 +154,7 @@ func TestRecordOfHostGone(t *testing.T) {
 			t.Cleanup(func() { virsh(t, 0, "destroy", f.VM) })
 			was := f.has(t, "vda").Kept
 			must(t, dies(pair.do.process(f, point{"define", 1, after})))
-			cluster := mustCluster(t, other)
-			all, err := cluster.Operations(t.Context(), disk.VMPool)
-			if err != nil || len(all) != 1 {
-				t.Fatalf("operations are %v: %v", all, err)
-			}
-			on := &session{cluster: cluster}
-			defer on.end()
-			must(t, other.repairOperation(t.Context(), on, &all[0], "compute1"))
+			cluster := settledWithout(t, other, "compute1")
 			if has := f.recorded(t, other); has.Pool != was.Pool || has.Source != was.Source {
 				t.Errorf("its record says %+v, and it was in %+v", has, was)
 			}
@@ -175,6 +168,21 @@ func TestRecordOfHostGone(t *testing.T) {
 			_ = os.Remove(filepath.Join(filepath.Dir(testLab.Guest), disk.RootDiskName(f.UUID)+".raw"))
 		})
 	}
+}
+
+// settledWithout has h make an end of the one thing that a command has left, without the
+// host on which that ran.
+func settledWithout(t *testing.T, h *Host, host string) *disk.Cluster {
+	t.Helper()
+	cluster := mustCluster(t, h)
+	all, err := cluster.Operations(t.Context(), disk.VMPool)
+	if err != nil || len(all) != 1 {
+		t.Fatalf("operations are %v: %v", all, err)
+	}
+	on := &session{cluster: cluster}
+	defer on.end()
+	must(t, h.repairOperation(t.Context(), on, &all[0], host))
+	return cluster
 }
 
 // recorded is where a machine's record says that its one disk is.

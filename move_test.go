@@ -344,14 +344,7 @@ func TestMoveHostGone(t *testing.T) {
 			must(t, err)
 			t.Cleanup(func() { virsh(t, 0, "destroy", vm.Name) })
 			must(t, dies(movePairs[0].do.process(fixture{VM: vm.Name, UUID: vm.UUID}, tt.at)))
-			cluster := mustCluster(t, other)
-			all, err := cluster.Operations(t.Context(), disk.VMPool)
-			if err != nil || len(all) != 1 {
-				t.Fatalf("operations are %v: %v", all, err)
-			}
-			on := &session{cluster: cluster}
-			defer on.end()
-			must(t, other.repairOperation(t.Context(), on, &all[0], "compute1"))
+			cluster := settledWithout(t, other, "compute1")
 			m, err := cluster.Machine(t.Context(), disk.VMPool, vm.UUID)
 			must(t, err)
 			has, err := domain.ParseDisks(m.XML)

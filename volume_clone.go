@@ -170,8 +170,7 @@ func (c *cloning) steps(op string, fromVolume bool) []step {
 // a volume the source's snapshot goes too, and with it a source that was deleted
 // before and kept only for this one; of one that was restored at once from a backup the
 // backup's snapshot is protected no more, which takes the key of the user of backups. A
-// volume that depends on nothing is
-// [disk.ErrInvalid]. Interrupted, the volume hangs on all that it hung on, or on
+// volume that depends on nothing is [disk.ErrInvalid]. Interrupted, the volume hangs on all that it hung on, or on
 // nothing; what else there is to do is done by running it again, or by a repair.
 //
 // Similar to: rbd flatten.
