@@ -198,7 +198,7 @@ func (i *initializing) inspectSecret(context.Context) error {
 		if err != nil {
 			return err
 		}
-		_, _, err = secret.Ensure(ctx, i.conn, id, guestUser, key)
+		_, _, err = secret.Ensure(ctx, i.conn, id, guestUser, key, i.h.secretBeside(i.cluster))
 		return err
 	}}}
 	all, err := secret.List(i.conn)
@@ -207,9 +207,9 @@ func (i *initializing) inspectSecret(context.Context) error {
 	}
 	for _, s := range all {
 		switch {
-		case s.Usage != t.Name:
 		case s.UUID == id: // its value is set again whenever a machine needs it
-			t.State, t.steps = Found, nil
+			t.State, t.steps, t.Detail = Found, nil, id
+		case s.Usage != t.Name || i.h.cfg.SecretUUID != "" || t.State == Found:
 		default:
 			t.State, t.steps = Differs, nil
 			t.Detail = "is " + s.UUID + " on this host, not " + id + "; if it is this cluster's, say so:  --secret-uuid " + s.UUID

@@ -203,14 +203,14 @@ func TestCheckOpensEachDisk(t *testing.T) {
 	t.Run("secret is wrong", func(t *testing.T) {
 		h, conn := open(t, 0), connected(t, 1)
 		cluster := mustCluster(t, h)
-		_, _, err := secret.Ensure(t.Context(), conn, h.secretUUID(cluster), "cinder", wrongKey(t))
+		_, _, err := secret.Ensure(t.Context(), conn, h.secretUUID(cluster), "cinder", wrongKey(t), "")
 		must(t, err)
 		finds(t, checked(t, vm, dest.URI), map[string]string{"state": off})
 		must(t, secret.Remove(conn, h.secretUUID(cluster)))
 	})
 	t.Run("secret is another's", func(t *testing.T) {
 		conn, id := connected(t, 1), uuid.NewString()
-		_, _, err := secret.Ensure(t.Context(), conn, id, "cinder", wrongKey(t))
+		_, _, err := secret.Ensure(t.Context(), conn, id, "cinder", wrongKey(t), "")
 		must(t, err)
 		defer func() { must(t, secret.Remove(conn, id)) }()
 		finds(t, checked(t, vm, dest.URI), map[string]string{"state": off, "secret": "secret-undefine " + id})

@@ -42,7 +42,7 @@ func (h *Host) ensureSecret(ctx context.Context, cluster *disk.Cluster, conn *li
 	if err != nil {
 		return secret.Secret{}, secret.Kept, err
 	}
-	return secret.Ensure(ctx, conn, h.secretUUID(cluster), cluster.User(), key)
+	return secret.Ensure(ctx, conn, h.secretUUID(cluster), cluster.User(), key, h.secretBeside(cluster))
 }
 
 // secretUUID is what the secret is called where vmdisk makes it.
@@ -51,6 +51,15 @@ func (h *Host) secretUUID(cluster *disk.Cluster) string {
 		return h.cfg.SecretUUID
 	}
 	return secret.UUID(cluster.FSID(), cluster.User())
+}
+
+// secretBeside is under which usage it may be beside another cluster's: who says its UUID
+// says that what has another is not this cluster's.
+func (h *Host) secretBeside(cluster *disk.Cluster) string {
+	if h.cfg.SecretUUID == "" {
+		return ""
+	}
+	return secret.UsageBeside(cluster.User(), cluster.FSID())
 }
 
 // secretStep makes sure of the secret and leaves it in *out. Taken back, it removes
@@ -66,8 +75,9 @@ func (h *Host) secretStep(on *session, uri string, out *secret.Secret) step {
 			return err
 		},
 	}
-	if there, err := secret.Exists(on.conn, on.cluster.User()); err == nil && !there {
-		s.back = []action{{Verb: actRemoveSecret, Secret: h.secretUUID(on.cluster), Host: on.host, URI: uri}}
+	id := h.secretUUID(on.cluster)
+	if there, err := secret.Exists(on.conn, id, on.cluster.User()); err == nil && !there {
+		s.back = []action{{Verb: actRemoveSecret, Secret: id, Host: on.host, URI: uri}}
 	}
 	return s
 }

@@ -342,7 +342,7 @@ func (w *why) checks(ctx context.Context, noHost error) error {
 	if noHost != nil {
 		return nil
 	}
-	there, err := secret.Exists(w.conn, w.cluster.User())
+	there, err := secret.Exists(w.conn, w.h.secretUUID(w.cluster), w.cluster.User())
 	if err != nil {
 		return err
 	}

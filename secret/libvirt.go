@@ -26,6 +26,10 @@ type Secret struct {
 // documentation for OpenStack, which names it so.
 func Usage(user string) string { return "client." + user + " secret" }
 
+// UsageBeside is what libvirt knows a user's secret by on a host that has that of another
+// cluster's user of the same name, too: libvirt finds it by its UUID.
+func UsageBeside(user, fsid string) string { return Usage(user) + " of " + fsid }
+
 // UUID is the UUID of a cluster's user's secret where nobody chose one: the same
 // on every host, so that a migrated domain finds it.
 func UUID(fsid, user string) string {
@@ -51,42 +55,49 @@ func (c Change) String() string { return [...]string{"kept", "set", "created"}[c
 
 // Ensure makes sure that a host has the secret of a user with this key. Libvirt
 // allows only one of that usage: one that exists under another UUID is adopted if
-// it holds this key, and the returned Secret says its UUID; else it is refused,
-// for it may be another cluster's. One that was ephemeral and has lost its value
-// with the daemon gets it back.
+// it holds this key, and the returned Secret says its UUID. Else it may be another
+// cluster's, and Ensure makes one of the usage beside; without that it refuses. One
+// that was ephemeral and has lost its value with the daemon gets it back.
 //
 // A secret that Ensure makes is private: libvirt hands its value to no client.
 //
 // Similar to: virsh secret-define and secret-set-value.
-func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key) (Secret, Change, error) {
+func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key, beside string) (Secret, Change, error) {
 	s := Secret{UUID: id, User: user, Usage: Usage(user)}
 	if err := ctx.Err(); err != nil {
 		return s, Kept, err
 	}
-	change, wanted := Kept, s.UUID
-	found, err := conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, s.Usage)
-	if errors.Is(err, libvirt.ERR_NO_SECRET) {
-		change = Created
-		found, err = define(conn, s)
-	}
+	found, other, err := find(conn, id, user)
 	if err != nil {
-		return s, Kept, fmt.Errorf("define libvirt secret %q: %w", s.Usage, err)
+		return s, Kept, err
+	}
+	if found != nil {
+		// A private secret does not show its value, so it is set again.
+		has, err := found.GetValue(0)
+		same := err == nil && bytes.Equal(has, key.raw)
+		if same || other != id {
+			_ = found.Free()
+			found = nil
+		}
+		switch {
+		case same:
+			s.UUID = other
+			return s, Kept, nil
+		case other != id && beside == "":
+			return s, Kept, fmt.Errorf("libvirt secret %q is %s on this host, not %s, and its key may be another cluster's; "+
+				"if it is this cluster's, say so: --secret-uuid %s; if not: --secret-uuid %s", s.Usage, other, id, other, id)
+		case other != id:
+			s.Usage = beside
+		}
+	}
+	change := Updated
+	if found == nil {
+		change = Created
+		if found, err = define(conn, s); err != nil {
+			return s, Kept, fmt.Errorf("define libvirt secret %q: %w", s.Usage, err)
+		}
 	}
 	defer found.Free()
-	if s.UUID, err = found.GetUUIDString(); err != nil {
-		return s, change, fmt.Errorf("read libvirt secret %q: %w", s.Usage, err)
-	}
-	if change == Kept {
-		// A private secret does not show its value, so it is set again.
-		if has, err := found.GetValue(0); err == nil && bytes.Equal(has, key.raw) {
-			return s, Kept, nil
-		}
-		if s.UUID != wanted {
-			return s, Kept, fmt.Errorf("libvirt secret %q is %s on this host, not %s, and its key may be another cluster's; "+
-				"if it is this cluster's, say so: --secret-uuid %s", s.Usage, s.UUID, wanted, s.UUID)
-		}
-		change = Updated
-	}
 	if err := found.SetValue(key.raw, 0); err != nil {
 		err = fmt.Errorf("set value of libvirt secret %q: %w", s.Usage, err)
 		if change == Created {
@@ -95,6 +106,25 @@ func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key
 		return s, Kept, err
 	}
 	return s, change, nil
+}
+
+// find is the secret with a UUID, or the one that a user's is by its usage, and what its
+// UUID is; nil if there is neither. The caller frees it.
+func find(conn *libvirt.Connect, id, user string) (s *libvirt.Secret, is string, err error) {
+	s, err = conn.LookupSecretByUUIDString(id)
+	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+		s, err = conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, Usage(user))
+	}
+	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+		return nil, "", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("find libvirt secret %q: %w", Usage(user), err)
+	}
+	if is, err = s.GetUUIDString(); err != nil {
+		return nil, "", errors.Join(fmt.Errorf("read libvirt secret %q: %w", Usage(user), err), s.Free())
+	}
+	return s, is, nil
 }
 
 func define(conn *libvirt.Connect, s Secret) (*libvirt.Secret, error) {
@@ -110,14 +140,12 @@ func define(conn *libvirt.Connect, s Secret) (*libvirt.Secret, error) {
 	return conn.SecretDefineXML(xml, 0)
 }
 
-// Exists says whether a host has a secret for a user, whatever its key.
-func Exists(conn *libvirt.Connect, user string) (bool, error) {
-	s, err := conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, Usage(user))
-	if errors.Is(err, libvirt.ERR_NO_SECRET) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("find libvirt secret %q: %w", Usage(user), err)
+// Exists says whether a host has the secret with a UUID or, under another, one of the
+// user's, whatever its key.
+func Exists(conn *libvirt.Connect, id, user string) (bool, error) {
+	s, _, err := find(conn, id, user)
+	if err != nil || s == nil {
+		return false, err
 	}
 	return true, s.Free()
 }
@@ -172,6 +200,6 @@ func read(s *libvirt.Secret) (Secret, bool, error) {
 		return Secret{}, false, err
 	}
 	id, err := s.GetUUIDString()
-	user := strings.TrimSuffix(strings.TrimPrefix(usage, "client."), " secret")
+	user, _, _ := strings.Cut(strings.TrimPrefix(usage, "client."), " secret") // see UsageBeside
 	return Secret{UUID: id, User: user, Usage: usage}, err == nil, err
 }
