@@ -66,6 +66,8 @@ const (
 	actSettleMove   verb = "settle moving"    // VM, whose disk at To is in Was or already in Image
 	actLetGo        verb = "let go of"        // Image, which Client held to copy it
 	actDropMoved    verb = "remove moved"     // Image, which VM has no more; a volume is given back
+	actFollow       verb = "keep record of"   // VM, unless its disks are all in another cluster
+	actEnd          verb = "end work on"      // VM, that was interrupted
 	actTidyTrash    verb = "tidy trashed"     // Image, ID in the trash: the snapshots of backups on it
 )
 
@@ -97,6 +99,10 @@ type action struct {
 	Was   string `json:"was,omitempty"` // POOL/IMAGE, before it was moved to Image
 	// Client is the address of a process of ours.
 	Client string `json:"client,omitempty"`
+	// In is the cluster of Image if that is another than the journal's, Also one in which
+	// VM may have a record, too.
+	In   *cephPlace `json:"in,omitempty"`
+	Also *cephPlace `json:"also,omitempty"`
 	// File is on Host, as QEMU reads it in Format. If it is to be kept, it was there before.
 	File   string `json:"file,omitempty"`
 	Format string `json:"format,omitempty"`
@@ -131,6 +137,9 @@ func (a action) trashed(n disk.Name) disk.Trashed {
 func (h *Host) act(ctx context.Context, on *session, a action) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if a.In != nil && a.Verb != actSettleMove {
+		return h.actThere(ctx, on, a)
 	}
 	var n disk.Name
 	if a.Image != "" {
@@ -199,6 +208,9 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		return gone(cluster.Loosen(ctx, n))
 	case actBringBack:
 		return bringBack(ctx, on.cluster, n, a.ID)
+	case actEnd:
+		_, err := h.repairLeft(ctx, on, h.cfg.VMPool, a.VM)
+		return err
 	case actTidyTrash:
 		return tidyTrashed(ctx, on.cluster, n, a.ID)
 	}
@@ -231,7 +243,11 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actPutInCeph:
 			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Adopt))
 		case actPutInImage:
-			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Move))
+			err := h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Move))
+			if err == nil {
+				err = h.recordedThere(ctx, on, conn, a)
+			}
+			return err
 		case actPutInFile:
 			return h.recorded(ctx, on, conn, a, putInFile(ctx, conn, a))
 		case actAbortCopy:
@@ -239,11 +255,13 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actResume:
 			return resume(ctx, conn, a.VM)
 		case actSettleAdopt, actSettleEject, actSettleMove:
-			return h.settleCrossing(ctx, on, conn, n, a)
+			return h.settleCrossing(ctx, on, conn, a)
 		case actForget:
 			return forgetFile(ctx, conn, a)
 		case actRemoveFile:
 			return removeFile(a)
+		case actFollow:
+			return h.follow(ctx, &session{cluster: on.cluster, conn: conn, host: a.Host}, a.VM)
 		case actSettle:
 			return h.settleMove(ctx, on, conn, a)
 		case actRecord:

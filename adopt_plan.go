@@ -17,7 +17,7 @@ import (
 
 // look finds the machine's disks, and refuses what cannot be adopted.
 func (a *adopting) look(ctx context.Context) (err error) {
-	if a.vm, err = domain.Find(ctx, a.conn, a.vm.UUID); err != nil {
+	if a.vm, err = findOwn(ctx, a.cluster, a.conn, a.vm.UUID); err != nil {
 		return err
 	}
 	a.Adoption = Adoption{VM: a.vm.Name, UUID: a.vm.UUID, Running: a.vm.Running, Disks: []AdoptedDisk{}, Drives: []string{}}

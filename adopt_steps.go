@@ -128,7 +128,7 @@ func (a *adopting) define(ctx context.Context) error {
 func (a *adopting) crossing() *crossing {
 	return &crossing{
 		session: &a.session, h: a.h, op: "adopt", vm: a.vm, target: a.one.Target, from: a.one.File, to: a.one.Name().String(),
-		bandwidth: a.o.Bandwidth, pool: a.one.Pool, data: a.one.Data, stood: &a.one.Stood, shallow: a.one.basis != nil,
+		bandwidth: a.o.Bandwidth, into: a.cluster, pool: a.one.Pool, data: a.one.Data, stood: &a.one.Stood, shallow: a.one.basis != nil,
 		xml: func(ctx context.Context) (string, error) {
 			with, err := a.h.rbdDisk(ctx, a.cluster, a.one.Name(), a.secret.UUID)
 			if err != nil {

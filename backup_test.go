@@ -36,7 +36,13 @@ func dropVolume(t testing.TB, h *Host, id string) {
 // onImage runs f with an image opened as the admin, who may do everything.
 func onImage(t testing.TB, n disk.Name, f func(*rbd.Image) error) {
 	t.Helper()
-	withCeph(t, func(conn *rados.Conn) {
+	onImageAt(t, testLab.Conf, n, f)
+}
+
+// onImageAt is onImage in any cluster.
+func onImageAt(t testing.TB, conf string, n disk.Name, f func(*rbd.Image) error) {
+	t.Helper()
+	withCephAt(t, conf, func(conn *rados.Conn) {
 		io, err := conn.OpenIOContext(n.Pool)
 		must(t, err)
 		defer io.Destroy()
@@ -63,7 +69,13 @@ func writeVolume(t testing.TB, n disk.Name, f func(write func(off int64, p []byt
 // content is a checksum of what an image holds, at a snapshot or now.
 func content(t testing.TB, n disk.Name) (sum string) {
 	t.Helper()
-	onImage(t, disk.Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) error {
+	return contentAt(t, testLab.Conf, n)
+}
+
+// contentAt is content in any cluster.
+func contentAt(t testing.TB, conf string, n disk.Name) (sum string) {
+	t.Helper()
+	onImageAt(t, conf, disk.Name{Pool: n.Pool, Image: n.Image}, func(img *rbd.Image) error {
 		if n.Snap != "" {
 			if err := img.SetSnapshot(n.Snap); err != nil {
 				return err

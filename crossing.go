@@ -40,7 +40,8 @@ type crossing struct {
 	from, to   string // for people
 	bandwidth  int64
 	shallow    bool                                  // it has what is below the machine's file
-	pool       string                                // into which it goes, or ""
+	into       *disk.Cluster                         // into which it goes, or nil
+	pool       string                                // of that
 	data       int64                                 // bytes that it may take there
 	xml        func(context.Context) (string, error) // the destination's
 	there      action                                // defines the machine with it
@@ -53,8 +54,8 @@ type crossing struct {
 // steps of which the pivot is the point of no return.
 func (c *crossing) steps() []step {
 	abort := action{Verb: actAbortCopy, VM: c.vm.UUID, Name: c.vm.Name, Host: c.host, To: c.target}
-	if c.pool != "" {
-		abort.Image = c.settle.Image
+	if c.into != nil {
+		abort.Image, abort.In = c.settle.Image, c.settle.In
 	}
 	var resume []action
 	if c.settle.Paused = c.vm.State == "paused"; !c.settle.Paused {
@@ -118,13 +119,13 @@ const lowWater = 128 << 20
 
 // roomLeft is an error if the pool is full, or about to be with what is still to come.
 func (c *crossing) roomLeft(ctx context.Context, left int64) error {
-	if c.pool == "" {
+	if c.into == nil {
 		return nil
 	}
-	if err := full(ctx, c.cluster, c.pool); err != nil {
+	if err := full(ctx, c.into, c.pool); err != nil {
 		return err
 	}
-	has, err := c.cluster.Capacity(ctx, c.pool)
+	has, err := c.into.Capacity(ctx, c.pool)
 	if err != nil { // it is for the copy to fail
 		return nil
 	}
@@ -250,13 +251,13 @@ func (a action) arrived(d domain.DiskInfo) bool {
 	if a.Verb == actSettleEject {
 		return d.Source == a.File
 	}
-	return d.Pool+"/"+d.Image == a.Image
+	return d.Pool+"/"+d.Image == a.Image && (a.In == nil || confOf(d) == a.In.Conf)
 }
 
 // settleCrossing makes an end of a crossing whose process died in the pivot: QEMU is
 // asked on which side it is, and the definition, the guest and what is left follow that.
 // If there is no QEMU any more, both sides are alike, and the definition says which.
-func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
+func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
 	now, err := domain.Relocation(ctx, conn, a.VM, a.To)
 	if errors.Is(err, domain.ErrNotFound) { // undefined, or without that disk, since
 		return nil
@@ -269,11 +270,11 @@ func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Co
 		arrived = a.arrived(now.Live)
 	}
 	if !arrived && now.Copying {
-		to := n
-		if a.Verb == actSettleEject {
-			to = disk.Name{}
+		abort := a
+		if abort.Verb = actAbortCopy; a.Verb == actSettleEject {
+			abort.Image = ""
 		}
-		if err := h.abortCopy(ctx, on, conn, to, a); err != nil {
+		if err := h.act(ctx, on, abort); err != nil {
 			return err
 		}
 	}
@@ -300,9 +301,9 @@ func (a action) sides(arrived bool) (settled, loser action) {
 	case a.Verb == actSettleMove:
 		settled.Verb, loser.Verb = actPutInImage, actDropMoved
 		if arrived {
-			loser.Image = a.Was
+			loser.Image, loser.In = a.Was, nil
 		} else {
-			settled.Image = a.Was
+			settled.Image, settled.In, settled.Also = a.Was, nil, a.In
 		}
 	case arrived == (a.Verb == actSettleAdopt):
 		settled.Verb, loser = actPutInCeph, action{}

@@ -41,6 +41,13 @@ var crossings = []struct {
 		withOtherPool(t)
 		return guestInCeph(t, h)
 	}, movePair("vda", otherPool, MoveOptions{})},
+	{"move to another cluster", func(t *testing.T, h *Host) (fixture, console) {
+		there := farLab(t)
+		f, c := guestInCeph(t, h)
+		f.Far = there.Conf
+		t.Cleanup(func() { _ = farBack(context.WithoutCancel(t.Context()), h, f) }) // if it is there
+		return f, c
+	}, farMove},
 }
 
 // victims are who can die in a crossing, besides the command.
@@ -91,6 +98,9 @@ func TestCrossingKilled(t *testing.T) {
 					if r, err := h.Repair(t.Context(), RepairOptions{VM: f.VM}); err != nil || r.Changed() {
 						t.Errorf("a second repair has something to do: %+v, %v", r, err)
 					}
+					if conf := confOf(f.has(t, "vda").Kept); f.Far != "" && conf == f.Far {
+						h = openFar(t, 0, f.Far)
+					}
 					if victim == "libvirtd" {
 						c.writes(t, 0, "vda")
 						stopped(t, h, VM{UUID: f.UUID})
@@ -113,9 +123,16 @@ func (f fixture) onOneSide(t *testing.T, h *Host, acked uint64) {
 	t.Helper()
 	is := f.has(t, "vda").Kept
 	if is.Pool != "" {
-		intact(t, disk.Name{Pool: is.Pool, Image: is.Image}, acked)
+		intactAt(t, confOf(is), disk.Name{Pool: is.Pool, Image: is.Image}, acked)
 	} else {
 		holds(t, is.Source, acked)
+	}
+	if f.Far != "" {
+		other := open(t, 0)
+		if confOf(is) != f.Far {
+			other = openFar(t, 0, f.Far)
+		}
+		missing(t, other, disk.Name{Pool: disk.VMPool, Image: disk.RootDiskName(f.UUID)})
 	}
 	for _, pool := range []string{disk.VMPool, otherPool} {
 		images, err := mustCluster(t, h).MachineImages(t.Context(), pool, f.UUID)

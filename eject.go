@@ -155,7 +155,7 @@ func (e *ejecting) fits(d *AdoptedDisk) error {
 
 // look refuses what is in the way.
 func (e *ejecting) look(ctx context.Context) (err error) {
-	if e.vm, err = domain.Find(ctx, e.conn, e.vm.UUID); err != nil {
+	if e.vm, err = findOwn(ctx, e.cluster, e.conn, e.vm.UUID); err != nil {
 		return err
 	}
 	e.Running = e.vm.Running

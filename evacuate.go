@@ -198,6 +198,13 @@ func (e *evacuation) check(ctx context.Context) error {
 	if e.images, err = e.h.imagesOf(ctx, e.cluster, m); err != nil {
 		return err
 	}
+	all, err := recordedDisks(ctx, e.cluster, m)
+	if err == nil {
+		err = refuseAbroad(m.Name, all)
+	}
+	if err != nil {
+		return err
+	}
 	for _, key := range []string{m.UUID, m.Name} {
 		has, err := domain.Find(ctx, e.conn, key)
 		switch {

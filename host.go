@@ -63,6 +63,7 @@ type Host struct {
 	cephMu  sync.Mutex
 	cluster *disk.Cluster
 	store   *disk.Cluster // where backups are, as another user
+	others  map[cephPlace]*Host
 
 	libvirtMu sync.Mutex
 	idle      []*libvirt.Connect // those that no workflow uses
@@ -132,8 +133,13 @@ func (h *Host) Close() error {
 		h.store.Close()
 		h.store = nil
 	}
+	var errs []error
+	for _, far := range h.others {
+		errs = append(errs, far.Close())
+	}
+	h.others = nil
 	if h.lent {
-		return nil
+		return errors.Join(errs...)
 	}
 	if h.cluster != nil {
 		h.cluster.Close()
@@ -141,7 +147,6 @@ func (h *Host) Close() error {
 	}
 	h.libvirtMu.Lock()
 	defer h.libvirtMu.Unlock()
-	var errs []error
 	for _, conn := range h.idle {
 		left, err := domain.Close(context.Background(), conn)
 		if err == nil && left > 0 {
@@ -304,7 +309,7 @@ func (s *session) find(ctx context.Context, h *Host, vm string) (domain.Info, er
 	if _, err := h.repairLeft(ctx, s, h.cfg.VMPool, vm); err != nil {
 		return domain.Info{}, err
 	}
-	return domain.Find(ctx, s.conn, vm)
+	return findOwn(ctx, s.cluster, s.conn, vm)
 }
 
 // end gives the libvirt connection back, if there is one.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/vmdisk/vmdisk/disk"
-	"github.com/vmdisk/vmdisk/domain"
 )
 
 // CreateImageOptions say what a machine's disk becomes.
@@ -77,7 +76,7 @@ func (c *capture) prepare(ctx context.Context, vm string) error {
 
 // check looks again, now that nobody else changes the machine or makes that image.
 func (c *capture) check(ctx context.Context) (err error) {
-	if c.still.vm, err = domain.Find(ctx, c.conn, c.still.vm.UUID); err != nil {
+	if c.still.vm, err = findOwn(ctx, c.session.cluster, c.conn, c.still.vm.UUID); err != nil {
 		return err
 	}
 	root := c.still.name

@@ -45,6 +45,8 @@ func (w workflow) again(ctx context.Context, h *Host, f fixture) error {
 // fixture names what a workflow works on, also for another process.
 type fixture struct {
 	VM, UUID, Volume, Source, Image, Backup, File string
+
+	Far string // ceph.conf of another cluster
 }
 
 var pairs = slices.Concat(machinePairs, machineDiskPairs, volumePairs, imagePairs, backupPairs, adoptPairs, movePairs)

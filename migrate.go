@@ -206,7 +206,7 @@ func (m *move) source(ctx context.Context, vm string) (err error) {
 // find refuses a machine that does not run, and a destination that may still have
 // what was left of it there.
 func (m *move) find(ctx context.Context) (err error) {
-	m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID)
+	m.vm, err = findOwn(ctx, m.cluster, m.conn, m.vm.UUID)
 	if err == nil {
 		err = m.suits()
 	}
@@ -335,7 +335,7 @@ func (h *Host) moved(ctx context.Context, on *session, vm string) error {
 	if err := h.recordHere(ctx, on, vm, was); err != nil {
 		return err
 	}
-	all, err := domain.Disks(ctx, on.conn, vm)
+	all, err := disksOf(ctx, on.cluster, on.conn, vm)
 	for _, has := range all {
 		if has.Pool == "" || disk.Owned(vm, has.Image) {
 			continue

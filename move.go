@@ -1,5 +1,5 @@
-// Move: a disk of a machine from its pool to another of the cluster, while the machine
-// runs or not.
+// Move: a disk of a machine from its pool to another, of this or another cluster, while
+// the machine runs or not.
 
 package vmdisk
 
@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -17,6 +18,9 @@ import (
 // MoveOptions say how a disk is moved.
 type MoveOptions struct {
 	Bandwidth int64 // bytes a second that are copied; 0 is no limit
+	// Ceph is the cluster that has the pool; nil is the one that has the disk. Its ceph.conf
+	// must be where the machine's host has it, too.
+	Ceph *disk.Config
 }
 
 // DiskMove is a disk that is, or is to be, in another pool.
@@ -29,8 +33,10 @@ type DiskMove struct {
 	Image   string `json:"image"`
 	From    string `json:"from"` // pools
 	To      string `json:"to"`
-	Size    int64  `json:"size"` // bytes, as the guest sees it
-	Data    int64  `json:"data"` // bytes that it takes in its new pool, at most
+	// ToConf is the ceph.conf of the other cluster in which To is, or "".
+	ToConf string `json:"to_conf,omitempty"`
+	Size   int64  `json:"size"` // bytes, as the guest sees it
+	Data   int64  `json:"data"` // bytes that it takes in its new pool, at most
 	// Parent is what the disk shares data with until it is moved, POOL/IMAGE@SNAP, or "".
 	Parent string `json:"parent"`
 	// Before and After are the definition of a plan, as it is and as it is to be.
@@ -51,6 +57,10 @@ func (m DiskMove) made() disk.Name { return disk.Name{Pool: m.To, Image: m.Image
 // as it is copied. What the guest sees of the disk, its name, its limits and its
 // settings stay as they were. A copy shares no data with an image any more: it takes as
 // much room as the guest has data, and the image is not needed for it.
+//
+// A machine's disks go to another cluster one by one. Until the last has gone it is known
+// to both and can be neither removed nor evacuated; then its record is in the other one,
+// with which it is worked on from then on.
 //
 // What cannot be moved is refused before anything is changed. A disk that is in the pool
 // already is [domain.ErrExists]; a disk or a pool that is not there is not found; an
@@ -77,9 +87,9 @@ func (h *Host) MoveDisk(ctx context.Context, vm, which, pool string, o MoveOptio
 
 // PlanMoveDisk says what [Host.MoveDisk] would do, and refuses what that refuses. It
 // changes nothing.
-func (h *Host) PlanMoveDisk(ctx context.Context, vm, which, pool string) (DiskMove, error) {
+func (h *Host) PlanMoveDisk(ctx context.Context, vm, which, pool string, o MoveOptions) (DiskMove, error) {
 	const op = "move"
-	m := &moving{h: h}
+	m := &moving{h: h, o: o}
 	defer m.end()
 	if err := m.prepare(ctx, vm, which, pool); err != nil {
 		return DiskMove{}, failed(op, vm, err)
@@ -99,6 +109,10 @@ type moving struct {
 	session
 	h      *Host
 	o      MoveOptions
+	into   *Host // with the cluster that has the pool
+	there  *session
+	in     *cephPlace // that cluster, if it is another
+	held   *opened    // the machine, there
 	vm     domain.Info
 	secret secret.Secret
 	DiskMove
@@ -122,7 +136,25 @@ func (m *moving) prepare(ctx context.Context, vm, which, pool string) (err error
 	}
 	m.DiskMove = DiskMove{VM: m.vm.Name, UUID: m.vm.UUID, Running: m.vm.Running, Target: d.Target,
 		Role: disk.Role(m.vm.UUID, d.Image), Image: d.Image, From: d.Pool, To: pool}
-	return m.into(ctx) // the rest is looked at when nobody else moves it
+	if err := m.openThere(ctx); err != nil {
+		return err
+	}
+	return m.fits(ctx) // the rest is looked at when nobody else moves it
+}
+
+// openThere opens the cluster that has the pool.
+func (m *moving) openThere(ctx context.Context) error {
+	m.into, m.there = m.h, &m.session
+	if m.o.Ceph == nil {
+		return nil
+	}
+	p, err := cephPlaceOf(*m.o.Ceph)
+	if err != nil {
+		return err
+	}
+	m.in, m.ToConf = &p, p.Conf
+	m.into, m.there, err = m.h.farSession(ctx, &m.session, p)
+	return err
 }
 
 // diskOf is the disk of a machine in Ceph that is meant: by its target, its image with
@@ -131,6 +163,10 @@ func diskOf(vm domain.Info, which string) (domain.DiskInfo, error) {
 	for _, d := range vm.Disks {
 		switch which {
 		case d.Target:
+			if abroad(d) {
+				return d, &domain.Error{Object: which + " of " + vm.Name, Kind: domain.ErrExists,
+					Reason: "is in another cluster already: " + strings.TrimPrefix(d.Source, "rbd:")}
+			}
 			if d.Pool == "" {
 				return d, badInput("%s of %s is not in Ceph", which, vm.Name)
 			}
@@ -146,7 +182,7 @@ func diskOf(vm domain.Info, which string) (domain.DiskInfo, error) {
 
 // look refuses what is in the way of the machine and its images, and measures the disk.
 func (m *moving) look(ctx context.Context) (err error) {
-	if m.vm, err = domain.Find(ctx, m.conn, m.vm.UUID); err != nil {
+	if m.vm, err = findOwn(ctx, m.cluster, m.conn, m.vm.UUID); err != nil {
 		return err
 	}
 	m.Running = m.vm.Running
@@ -156,7 +192,7 @@ func (m *moving) look(ctx context.Context) (err error) {
 	if err := m.where(ctx); err != nil {
 		return err
 	}
-	if err := m.cluster.Absent(ctx, m.made()); err != nil {
+	if err := m.there.cluster.Absent(ctx, m.made()); err != nil {
 		return err
 	}
 	if err := m.h.whole(ctx, m.cluster, m.VM, m.old()); err != nil {
@@ -181,7 +217,7 @@ func (m *moving) look(ctx context.Context) (err error) {
 	if m.Data, err = m.cluster.Movable(ctx, m.old()); err != nil {
 		return err
 	}
-	has, err := m.cluster.Capacity(ctx, m.To)
+	has, err := m.there.cluster.Capacity(ctx, m.To)
 	if err == nil && m.Data > has.Pools[0].Available {
 		err = &disk.Error{Object: "pool " + m.To, Kind: disk.ErrNoSpace, Reason: fmt.Sprintf("has room for %s, %s of %s has up to %s of data",
 			disk.FormatSize(has.Pools[0].Available), m.Target, m.VM, disk.FormatSize(m.Data))}
@@ -196,15 +232,19 @@ func (m *moving) where(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	is := []domain.DiskInfo{now.Kept, now.Live}
+	if err := own(ctx, m.cluster, is); err != nil {
+		return err
+	}
 	in := func(d domain.DiskInfo) bool { return d.Pool == m.From && d.Image == m.Image }
-	if !in(now.Kept) || now.Running && !in(now.Live) {
+	if !in(is[0]) || now.Running && !in(is[1]) {
 		return &domain.Error{Object: m.Target + " of " + m.VM, Kind: domain.ErrInvalid,
 			Reason: "is not " + m.old().String() + " both now and in its definition; stop it, or correct that"}
 	}
 	if _, m.Before, err = domain.Definition(ctx, m.conn, m.UUID); err != nil {
 		return err
 	}
-	with, err := m.h.rbdDisk(ctx, m.cluster, m.made(), m.h.secretUUID(m.cluster))
+	with, err := m.into.rbdDisk(ctx, m.there.cluster, m.made(), m.into.secretUUID(m.there.cluster))
 	if err != nil {
 		return err
 	}
@@ -213,22 +253,22 @@ func (m *moving) where(ctx context.Context) error {
 	return err
 }
 
-// into refuses a pool in which the disk cannot be.
-func (m *moving) into(ctx context.Context) error {
+// fits refuses a pool in which the disk cannot be.
+func (m *moving) fits(ctx context.Context) error {
 	own := m.Role != disk.RoleVolume
 	switch {
-	case m.To == m.From:
+	case m.To == m.From && m.in == nil:
 		return &domain.Error{Object: m.Target + " of " + m.VM, Kind: domain.ErrExists, Reason: "is in pool " + m.To + " already"}
 	case m.Role == disk.RoleConfig || m.Role == disk.RoleRescue:
 		return badInput("%s of %s is its %s disk, which is made anew and not moved", m.Target, m.VM, m.Role)
-	case m.To == disk.ImagePool || m.To == m.h.cfg.BackupPool:
+	case m.To == disk.ImagePool || m.To == m.into.cfg.BackupPool:
 		return badInput("pool %s is for other things than disks", m.To)
 	case own && m.To == disk.VolumePool:
 		return badInput("pool %s is for volumes; %s is the machine's own disk", m.To, m.old())
-	case !own && m.To == m.h.cfg.VMPool:
+	case !own && m.To == m.into.cfg.VMPool:
 		return badInput("pool %s is for machines' own disks; %s is a volume", m.To, m.old())
 	}
-	pool, err := m.cluster.Pool(ctx, m.To)
+	pool, err := m.there.cluster.Pool(ctx, m.To)
 	switch {
 	case err != nil:
 		return err

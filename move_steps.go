@@ -14,31 +14,58 @@ import (
 
 // move moves the disk: that or nothing happens, but for the old image, which goes at
 // the end.
-func (m *moving) move(ctx context.Context) error {
+func (m *moving) move(ctx context.Context) (err error) {
 	begin := time.Now()
 	defer m.letGo()
-	t := m.h.onMachine(&m.session, "move", m.vm, m.old().String(), m.made().String())
+	t := m.h.onMachine(&m.session, "move", m.vm, m.old().String())
+	if m.in == nil {
+		t.leases = append(t.leases, m.made().String())
+	}
 	t.check = m.again
 	t.steps = func() []step {
-		all := []step{
-			m.h.secretStep(&m.session, "", &m.secret),
-			{name: "create", detail: says(m.made().String() + ", " + disk.FormatSize(m.Size)), do: m.create,
-				back: []action{{Verb: actRemove, Image: m.made().String()}}},
+		var all []step
+		if m.in != nil {
+			all = append(all, step{name: "hold", detail: says(m.VM + " in " + m.in.Conf), do: m.hold, back: []action{m.let()}})
 		}
+		all = append(all,
+			m.into.secretStep(m.there, "", &m.secret),
+			step{name: "create", detail: says(m.made().String() + ", " + disk.FormatSize(m.Size)), do: m.create,
+				back: []action{m.onMade(actRemove)}},
+		)
 		if m.owned {
 			all = append(all, step{name: "claim", detail: m.made().String, do: m.claim,
-				back: []action{{Verb: actRelease, Image: m.made().String(), VM: m.UUID}}})
+				back: []action{m.onMade(actRelease)}})
 		}
 		if m.Running {
 			all = append(all, m.crossing().steps()...)
 		} else {
 			all = append(all, m.offline()...)
 		}
-		return append(all, step{name: "remove", detail: m.old().String, do: m.remove, on: []action{m.on(actSettleMove)}})
+		all = append(all, step{name: "remove", detail: m.old().String, do: m.remove, on: []action{m.on(actSettleMove)}})
+		if m.in != nil {
+			follow := action{Verb: actFollow, VM: m.UUID, Name: m.VM, Host: m.host}
+			all = append(all, step{name: "record", detail: says(m.VM + " in " + m.in.Conf), on: []action{follow, m.let()},
+				do: func(ctx context.Context) error { return m.h.act(ctx, &m.session, follow) }})
+		}
+		return all
 	}
-	err := m.h.perform(ctx, t)
+	err = m.h.perform(ctx, t)
+	if m.held != nil {
+		err = errors.Join(err, m.held.end(ctx))
+	}
 	m.Elapsed = time.Since(begin)
 	return err
+}
+
+// hold keeps others from working on the machine with the other cluster.
+func (m *moving) hold(ctx context.Context) (err error) {
+	m.held, err = m.into.lease(ctx, m.into.onMachine(m.there, "move", m.vm, m.made().String()))
+	return err
+}
+
+// let lets them again, if this process dies.
+func (m *moving) let() action {
+	return action{Verb: actEnd, VM: m.UUID, Name: m.VM, In: m.in}
 }
 
 // again looks again, now that nobody else changes the machine.
@@ -56,30 +83,35 @@ func (m *moving) again(ctx context.Context) error {
 // on is an action on the disk.
 func (m *moving) on(v verb) action {
 	return action{Verb: v, VM: m.UUID, Name: m.VM, Host: m.host, To: m.Target,
-		Image: m.made().String(), Was: m.old().String()}
+		Image: m.made().String(), Was: m.old().String(), In: m.in}
+}
+
+// onMade is an action on the copy alone.
+func (m *moving) onMade(v verb) action {
+	return action{Verb: v, Image: m.made().String(), VM: m.UUID, In: m.in}
 }
 
 // back defines the machine as it was.
 func (m *moving) back() action {
 	a := m.on(actPutInImage)
-	a.Image, a.Was = a.Was, ""
+	a.Image, a.Was, a.In, a.Also = a.Was, "", nil, a.In
 	return a
 }
 
 func (m *moving) create(ctx context.Context) error {
-	if err := m.cluster.CreateDisk(ctx, m.made(), m.Size); err != nil {
+	if err := m.there.cluster.CreateDisk(ctx, m.made(), m.Size); err != nil {
 		return err
 	}
-	err := m.cluster.CopySettings(ctx, m.old(), m.made())
+	err := m.cluster.CopySettings(ctx, m.old(), m.there.cluster, m.made())
 	if err != nil {
-		err = errors.Join(err, m.cluster.RemoveDisk(context.WithoutCancel(ctx), m.made()))
+		err = errors.Join(err, m.there.cluster.RemoveDisk(context.WithoutCancel(ctx), m.made()))
 	}
 	return err
 }
 
 // claim gives the copy of a volume to the machine that has the volume.
 func (m *moving) claim(ctx context.Context) error {
-	_, err := m.cluster.Claim(ctx, m.made(), disk.Owner{VM: m.VM, UUID: m.UUID, Host: m.host})
+	_, err := m.there.cluster.Claim(ctx, m.made(), disk.Owner{VM: m.VM, UUID: m.UUID, Host: m.host})
 	return err
 }
 
@@ -87,9 +119,9 @@ func (m *moving) claim(ctx context.Context) error {
 func (m *moving) crossing() *crossing {
 	return &crossing{
 		session: &m.session, h: m.h, op: "move", vm: m.vm, target: m.Target, from: m.old().String(), to: m.made().String(),
-		bandwidth: m.o.Bandwidth, pool: m.To, data: m.Data, stood: &m.Stood,
+		bandwidth: m.o.Bandwidth, into: m.there.cluster, pool: m.To, data: m.Data, stood: &m.Stood,
 		xml: func(ctx context.Context) (string, error) {
-			with, err := m.h.rbdDisk(ctx, m.cluster, m.made(), m.secret.UUID)
+			with, err := m.into.rbdDisk(ctx, m.there.cluster, m.made(), m.secret.UUID)
 			if err != nil {
 				return "", err
 			}
@@ -120,7 +152,7 @@ func (m *moving) copy(ctx context.Context) (err error) {
 	if m.release, err = m.cluster.Hold(ctx, m.old()); err != nil {
 		return err
 	}
-	err = m.cluster.CopyDisk(ctx, m.old(), m.made(), m.o.Bandwidth, m.h.progress("move", m.VM, "copy"))
+	err = m.cluster.CopyDisk(ctx, m.old(), m.there.cluster, m.made(), m.o.Bandwidth, m.h.progress("move", m.VM, "copy"))
 	if err != nil {
 		m.letGo()
 	}

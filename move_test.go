@@ -59,7 +59,13 @@ func roomAgain(t *testing.T, h *Host, pool string) {
 // intact proves that every block which the guest saw acknowledged is in an image.
 func intact(t *testing.T, n disk.Name, acked uint64) {
 	t.Helper()
-	onImage(t, n, func(img *rbd.Image) error {
+	intactAt(t, testLab.Conf, n, acked)
+}
+
+// intactAt is intact in any cluster.
+func intactAt(t *testing.T, conf string, n disk.Name, acked uint64) {
+	t.Helper()
+	onImageAt(t, conf, n, func(img *rbd.Image) error {
 		size, err := img.GetSize()
 		must(t, err)
 		blocks, err := lab.OracleBlocks(img, int64(size))
@@ -145,7 +151,7 @@ func TestMoveOff(t *testing.T) {
 	onImage(t, root, func(img *rbd.Image) error { return img.SetMetadata("conf_rbd_cache_policy", "writeback") })
 	was := content(t, root)
 	unmoved := stateNow(t)
-	plan, err := h.PlanMoveDisk(t.Context(), vm.Name, "vda", otherPool)
+	plan, err := h.PlanMoveDisk(t.Context(), vm.Name, "vda", otherPool, MoveOptions{})
 	must(t, err)
 	if plan.After == plan.Before || plan.Parent == "" {
 		t.Errorf("plan is %+v", plan)

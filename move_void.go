@@ -14,10 +14,20 @@ import (
 // settleVoid makes an end of a move without its host. Both images are alike, or the
 // guest has gone on with the one in the record. The other is removed.
 func (h *Host) settleVoid(ctx context.Context, on *session, a action) error {
-	for _, image := range []string{a.Was, a.Image} {
+	into := on.cluster
+	if a.In != nil {
+		far, err := h.far(ctx, *a.In)
+		if err != nil {
+			return err
+		}
+		if into, err = far.Cluster(ctx); err != nil {
+			return err
+		}
+	}
+	for image, cluster := range map[string]*disk.Cluster{a.Was: on.cluster, a.Image: into} {
 		n, err := disk.ParseName(image, "")
 		if err == nil {
-			err = shutOut(ctx, on.cluster, n)
+			err = shutOut(ctx, cluster, n)
 		}
 		if err != nil {
 			return err
@@ -39,24 +49,44 @@ func (h *Host) settleVoid(ctx context.Context, on *session, a action) error {
 	return h.act(ctx, on, loser)
 }
 
-// recordPlace writes into a machine's record that its disk a.To is where the action would
+// placeBack writes into the records of a machine that its disk is where the action would
 // define it.
-func (h *Host) recordPlace(ctx context.Context, on *session, a action) error {
-	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, a.VM)
+func (h *Host) placeBack(ctx context.Context, on *session, a action) error {
+	if err := h.recordPlace(ctx, on.cluster, h, a); err != nil || a.Also == nil {
+		return err
+	}
+	far, err := h.far(ctx, *a.Also)
+	if err != nil {
+		return err
+	}
+	cluster, err := far.Cluster(ctx)
+	if err != nil {
+		return err
+	}
+	if err := far.recordPlace(ctx, cluster, h, a); err != nil {
+		return err
+	}
+	return far.followVoid(ctx, cluster, a.VM)
+}
+
+// recordPlace writes into a machine's record in a cluster that its disk a.To is where the
+// action would define it, in the cluster of of.
+func (h *Host) recordPlace(ctx context.Context, cluster *disk.Cluster, of *Host, a action) error {
+	m, err := cluster.Machine(ctx, h.cfg.VMPool, a.VM)
 	if err != nil {
 		return gone(err)
 	}
-	if m.XML, err = h.placed(ctx, on, m.XML, a); errors.Is(err, domain.ErrExists) || errors.Is(err, domain.ErrNotFound) {
+	if m.XML, err = of.placed(ctx, m.XML, a); errors.Is(err, domain.ErrExists) || errors.Is(err, domain.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return on.cluster.SaveMachine(ctx, h.cfg.VMPool, m)
+	return cluster.SaveMachine(ctx, h.cfg.VMPool, m)
 }
 
 // placed is a definition with the disk a.To where the action puts it.
-func (h *Host) placed(ctx context.Context, on *session, xml string, a action) (string, error) {
+func (h *Host) placed(ctx context.Context, xml string, a action) (string, error) {
 	if a.Verb == actPutInFile {
 		return domain.Unadopt(xml, a.To, a.File, a.Format)
 	}
@@ -64,7 +94,11 @@ func (h *Host) placed(ctx context.Context, on *session, xml string, a action) (s
 	if err != nil {
 		return "", err
 	}
-	with, err := h.rbdDisk(ctx, on.cluster, n, h.secretUUID(on.cluster))
+	cluster, err := h.Cluster(ctx)
+	if err != nil {
+		return "", err
+	}
+	with, err := h.rbdDisk(ctx, cluster, n, h.secretUUID(cluster))
 	if err != nil {
 		return "", err
 	}

@@ -30,7 +30,7 @@ func (o *outage) find(ctx context.Context, vm string) (err error) {
 
 // findAgain looks at the machine again, now that nobody else changes it.
 func (o *outage) findAgain(ctx context.Context) (err error) {
-	o.vm, err = domain.Find(ctx, o.conn, o.vm.UUID)
+	o.vm, err = findOwn(ctx, o.cluster, o.conn, o.vm.UUID)
 	return err
 }
 

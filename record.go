@@ -25,6 +25,11 @@ func (h *Host) keepRecord(ctx context.Context, on *session, vm string) error {
 		return err
 	}
 	info, err := domain.Find(ctx, on.conn, vm)
+	if err == nil && was.UUID == "" {
+		if away, err := isAway(ctx, on, vm); err != nil || away {
+			return err
+		}
+	}
 	elsewhere := was.Host != "" && was.Host != on.host
 	switch {
 	case errors.Is(err, domain.ErrNotFound) && was.Host == on.host:
@@ -40,6 +45,9 @@ func (h *Host) keepRecord(ctx context.Context, on *session, vm string) error {
 // recordHere writes down that a machine is on's host, and what it is.
 func (h *Host) recordHere(ctx context.Context, on *session, vm string, was disk.Machine) error {
 	info, xml, err := domain.Definition(ctx, on.conn, vm)
+	if err == nil {
+		err = own(ctx, on.cluster, info.Disks)
+	}
 	if err != nil {
 		return err
 	}
@@ -65,11 +73,11 @@ func (h *Host) recordHere(ctx context.Context, on *session, vm string, was disk.
 
 // belongsHere refuses to work on a machine whose record says that another host has
 // it: what this host has of it is a copy, or a guest that was left behind. One
-// without a record is nobody else's.
+// without a record is nobody else's, unless its disks are in another cluster.
 func (h *Host) belongsHere(ctx context.Context, on *session, vm string) error {
 	m, err := on.cluster.Machine(ctx, h.cfg.VMPool, vm)
 	if errors.Is(err, disk.ErrNotFound) {
-		return nil
+		return h.notAllAbroad(ctx, on, vm)
 	}
 	if err != nil {
 		return err

@@ -16,10 +16,10 @@ import (
 // that carry its UUID.
 func (h *Host) imagesOf(ctx context.Context, cluster *disk.Cluster, m disk.Machine) ([]disk.Name, error) {
 	all, err := cluster.MachineImages(ctx, h.cfg.VMPool, m.UUID)
-	if err != nil || m.XML == "" {
-		return all, err
+	if err != nil {
+		return nil, err
 	}
-	named, err := domain.ParseDisks(m.XML)
+	named, err := recordedDisks(ctx, cluster, m)
 	for _, d := range named {
 		n := disk.Name{Pool: d.Pool, Image: d.Image}
 		if d.Pool != "" && !slices.Contains(all, n) {

@@ -142,8 +142,12 @@ func (h *Host) void(ctx context.Context, on *session, a action) error {
 	switch {
 	case a.Verb == actSettleMove:
 		return h.settleVoid(ctx, on, a)
+	case a.In != nil:
+		return h.voidThere(ctx, a)
+	case a.Verb == actFollow:
+		return h.followVoid(ctx, on.cluster, a.VM)
 	case a.Verb == actPutInImage, a.Verb == actPutInCeph, a.Verb == actPutInFile:
-		return h.recordPlace(ctx, on, a)
+		return h.placeBack(ctx, on, a)
 	case a.Verb == actAbortCopy && a.Image != "": // QEMU has it open
 	case a.Verb != actPowerOff && a.Verb != actUnplug && a.Verb != actSettle:
 		return nil

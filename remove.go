@@ -150,7 +150,10 @@ func (r *removal) steps() []step {
 // findDisks lists what the machine has in Ceph now or at its next start: volumes, and
 // disks of its own that were moved to another pool.
 func (r *removal) findDisks(ctx context.Context) error {
-	all, err := domain.Disks(ctx, r.conn, r.UUID)
+	all, err := disksOf(ctx, r.cluster, r.conn, r.UUID)
+	if err == nil {
+		err = refuseAbroad(r.VM, all)
+	}
 	if err != nil {
 		return err
 	}

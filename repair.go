@@ -175,7 +175,7 @@ func (r *repair) journals() []string {
 // look reads what there is of machines.
 func (r *repair) look(ctx context.Context, host bool) (err error) {
 	if host {
-		if r.here, err = domain.List(ctx, r.conn); err != nil {
+		if r.here, err = listOwn(ctx, r.cluster, r.conn); err != nil {
 			return err
 		}
 	}

@@ -53,7 +53,7 @@ func (g *growth) prepare(ctx context.Context, vm string) (err error) {
 
 // measure looks at the machine and its disk again, now that nobody else changes them.
 func (g *growth) measure(ctx context.Context) (err error) {
-	if g.vm, err = domain.Find(ctx, g.conn, g.vm.UUID); err != nil {
+	if g.vm, err = findOwn(ctx, g.cluster, g.conn, g.vm.UUID); err != nil {
 		return err
 	}
 	if g.has, err = g.cluster.Size(ctx, g.root); err != nil {
@@ -81,7 +81,7 @@ func (g *growth) step() step {
 
 // grow grows a root disk, by its QEMU if there is one.
 func (h *Host) grow(ctx context.Context, on *session, conn *libvirt.Connect, n disk.Name, a action) error {
-	info, err := domain.Find(ctx, conn, a.VM)
+	info, err := findOwn(ctx, on.cluster, conn, a.VM)
 	if err != nil {
 		return err
 	}

@@ -30,10 +30,18 @@ type state []string
 // stateNow reads it with other means than the library's.
 func stateNow(t testing.TB) state {
 	t.Helper()
-	s := slices.Concat(rbdState(t), libvirtState(t))
+	s := slices.Concat(rbdState(t, testLab.Conf), libvirtState(t))
+	if farConf != "" {
+		for _, line := range rbdState(t, farConf).named() {
+			s = append(s, "far "+line)
+		}
+	}
 	slices.Sort(s)
 	return s
 }
+
+// farConf is the ceph.conf of a second cluster, if there is one.
+var farConf string
 
 // forGood are objects that are made when they are first needed and never removed.
 var forGood = []string{"rbd_children", "rbd_directory", "rbd_info", "rbd_trash", "vmdisk.backups", "vmdisk.links"}
@@ -43,10 +51,10 @@ var records = []string{"vmdisk.journal", "vmdisk.machines"}
 
 // rbdState lists the rados objects but those that hold data, and what is in those
 // that describe images, machines and backups.
-func rbdState(t testing.TB) state {
+func rbdState(t testing.TB, conf string) state {
 	t.Helper()
 	var s state
-	withCeph(t, func(conn *rados.Conn) {
+	withCephAt(t, conf, func(conn *rados.Conn) {
 		for _, pool := range []string{disk.ImagePool, disk.VMPool, disk.VolumePool, disk.BackupPool, otherPool} {
 			io, err := conn.OpenIOContext(pool)
 			if pool == otherPool && errors.Is(err, rados.ErrNotFound) {
@@ -156,13 +164,19 @@ func describeSnapshot(b []byte) string {
 	return fmt.Sprintf("%s %d %d", name, binary.LittleEndian.Uint64(rest), rest[8])
 }
 
+// withCeph runs f with the lab's Ceph.
 func withCeph(t testing.TB, f func(*rados.Conn)) {
+	t.Helper()
+	withCephAt(t, testLab.Conf, f)
+}
+
+func withCephAt(t testing.TB, conf string, f func(*rados.Conn)) {
 	t.Helper()
 	conn, err := rados.NewConnWithUser("admin")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.ReadConfigFile(testLab.Conf); err != nil {
+	if err := conn.ReadConfigFile(conf); err != nil {
 		t.Fatal(err)
 	}
 	for _, option := range []string{"log_file", "admin_socket"} {

@@ -39,6 +39,8 @@ type VMDisk struct {
 	// Role is what the disk is to the machine: "root", "swap", "ephemeral",
 	// "config", "rescue" or "volume"; "" for one that is not in Ceph.
 	Role string `json:"role"`
+	// Source is what a disk that is not in Ceph is, or not in this cluster.
+	Source string `json:"source,omitempty"`
 
 	QoS *domain.QoS `json:"qos,omitempty"` // nil is no limits
 }
@@ -112,15 +114,7 @@ func (h *Host) describe(ctx context.Context, conn *libvirt.Connect, infos []doma
 	if err != nil {
 		return nil, err
 	}
-	var names []disk.Name
-	for _, info := range infos {
-		for _, d := range info.Disks {
-			if d.Pool != "" {
-				names = append(names, disk.Name{Pool: d.Pool, Image: d.Image})
-			}
-		}
-	}
-	sizes, err := h.sizes(ctx, names)
+	sizes, err := h.sizes(ctx, infos)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
@@ -138,7 +132,7 @@ func describeVM(info domain.Info, hostname string, sizes map[disk.Name]int64) VM
 	vm := VM{Name: info.Name, UUID: info.UUID, State: info.State, Host: hostname, Disks: []VMDisk{}}
 	for _, d := range info.Disks {
 		own := VMDisk{
-			Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, QoS: limits(d.QoS),
+			Target: d.Target, Pool: d.Pool, Image: d.Image, Cache: d.Cache, Source: d.Source, QoS: limits(d.QoS),
 			Size: sizes[disk.Name{Pool: d.Pool, Image: d.Image}],
 		}
 		if d.Pool != "" {
@@ -149,13 +143,22 @@ func describeVM(info domain.Info, hostname string, sizes map[disk.Name]int64) VM
 	return vm
 }
 
-func (h *Host) sizes(ctx context.Context, names []disk.Name) (map[disk.Name]int64, error) {
-	if len(names) == 0 {
+// sizes asks for the sizes of machines' disks, of which it first sorts out those that are
+// in another cluster.
+func (h *Host) sizes(ctx context.Context, infos []domain.Info) (map[disk.Name]int64, error) {
+	if !slices.ContainsFunc(infos, inCeph) {
 		return nil, nil
 	}
 	cluster, err := h.Cluster(ctx)
 	if err != nil {
 		return nil, err
+	}
+	var names []disk.Name
+	for _, info := range infos {
+		if err := own(ctx, cluster, info.Disks); err != nil {
+			return nil, err
+		}
+		names = append(names, imagesNow(info)...)
 	}
 	return cluster.Sizes(ctx, names)
 }

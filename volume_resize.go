@@ -100,7 +100,7 @@ func (r *volumeResize) findHolder(ctx context.Context) (err error) {
 	if err := r.openHost(ctx, r.h); err != nil {
 		return err
 	}
-	infos, err := domain.List(ctx, r.conn)
+	infos, err := listOwn(ctx, r.cluster, r.conn)
 	for _, info := range infos {
 		for _, d := range info.Disks {
 			if info.Running && d.Pool == r.name.Pool && d.Image == r.name.Image {

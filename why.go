@@ -127,7 +127,7 @@ func (w *why) gather(ctx context.Context) (err error) {
 func (w *why) identify(ctx context.Context, noHost error) error {
 	key, missing := w.VM, noHost
 	if noHost == nil {
-		info, err := domain.Find(ctx, w.conn, w.VM)
+		info, err := findOwn(ctx, w.cluster, w.conn, w.VM)
 		if err != nil && !errors.Is(err, domain.ErrNotFound) {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -299,19 +300,12 @@ func (c *Cluster) Monitors(ctx context.Context) ([]Monitor, error) {
 }
 
 func parseMonitors(dump []byte) ([]Monitor, error) {
-	var monmap struct {
-		Mons []struct {
-			Name  string
-			Addrs struct {
-				Vec []struct{ Type, Addr string } `json:"addrvec"`
-			} `json:"public_addrs"`
-		}
-	}
-	if err := json.Unmarshal(dump, &monmap); err != nil {
-		return nil, wrap("read monitors of", "Ceph", err)
+	mons, err := parseMonMap(dump)
+	if err != nil {
+		return nil, err
 	}
 	var all []Monitor
-	for _, mon := range monmap.Mons {
+	for _, mon := range mons {
 		best := ""
 		for _, a := range mon.Addrs.Vec {
 			if a.Type == "v2" || best == "" {
@@ -328,6 +322,38 @@ func parseMonitors(dump []byte) ([]Monitor, error) {
 		return nil, &Error{Op: "read monitors of", Object: "Ceph", Kind: ErrNotFound}
 	}
 	return all, nil
+}
+
+// monMapEntry is a monitor as "mon dump" shows it.
+type monMapEntry struct {
+	Name  string
+	Addrs struct {
+		Vec []struct{ Type, Addr string } `json:"addrvec"`
+	} `json:"public_addrs"`
+}
+
+func parseMonMap(dump []byte) ([]monMapEntry, error) {
+	var monmap struct{ Mons []monMapEntry }
+	err := json.Unmarshal(dump, &monmap)
+	return monmap.Mons, wrap("read monitors of", "Ceph", err)
+}
+
+// HasMonitor says whether one of the addresses, HOST:PORT of v2 or v1, is a monitor's of
+// the cluster.
+func (c *Cluster) HasMonitor(ctx context.Context, addrs ...string) (bool, error) {
+	out, err := c.command(ctx, map[string]any{"prefix": "mon dump"})
+	if err != nil {
+		return false, wrap("read monitors of", "Ceph", err)
+	}
+	mons, err := parseMonMap(out)
+	for _, mon := range mons {
+		for _, a := range mon.Addrs.Vec {
+			if slices.Contains(addrs, a.Addr) {
+				return true, nil
+			}
+		}
+	}
+	return false, err
 }
 
 // pool runs f with a pool opened.

@@ -1,4 +1,4 @@
-// Moving a disk to another pool while nobody writes it: a copy of all that it holds,
+// Moving a disk to another pool, or another cluster, while nobody writes it: a copy of all that it holds,
 // verified. librbd's own migration is not used: killed while it prepares, it can leave
 // the source in the trash beside a target that opens, and refuse to abort that (16.2).
 
@@ -42,11 +42,11 @@ func (c *Cluster) Movable(ctx context.Context, n Name) (data int64, err error) {
 	return data, err
 }
 
-// CopySettings gives an image the metadata of another, as what QEMU's librbd is to do
-// with it. vmdisk's own is about that image and stays behind.
+// CopySettings gives an image, which may be in another cluster, the metadata of another, as
+// what QEMU's librbd is to do with it. vmdisk's own is about that image and stays behind.
 //
 // Similar to: rbd image-meta list and set.
-func (c *Cluster) CopySettings(ctx context.Context, from, to Name) error {
+func (c *Cluster) CopySettings(ctx context.Context, from Name, into *Cluster, to Name) error {
 	var settings map[string]string
 	err := c.view(ctx, from, func(img *rbd.Image) (err error) {
 		settings, err = img.ListMetadata()
@@ -56,7 +56,7 @@ func (c *Cluster) CopySettings(ctx context.Context, from, to Name) error {
 	if err != nil || len(settings) == 0 {
 		return err
 	}
-	return c.edit(ctx, to, func(img *rbd.Image) error {
+	return into.edit(ctx, to, func(img *rbd.Image) error {
 		for key, value := range settings {
 			if err := img.SetMetadata(key, value); err != nil {
 				return wrap("write metadata of", to.String(), err)
@@ -99,14 +99,14 @@ func (c *Cluster) Hold(ctx context.Context, n Name) (release func(), err error) 
 }
 
 // CopyDisk copies what an image holds, and what it shares with its parent, into one that
-// is as large and empty, and verifies what Ceph has of it. Rate is in bytes a second; 0
+// is as large and empty, maybe in another cluster, and verifies what Ceph has of it. Rate is in bytes a second; 0
 // is no limit. Nobody may write either meanwhile. It blocks for as long as that takes;
 // progress, which may be nil, is told bytes.
 //
 // Similar to: rbd cp.
-func (c *Cluster) CopyDisk(ctx context.Context, from, to Name, rate int64, progress func(done, total int64)) error {
+func (c *Cluster) CopyDisk(ctx context.Context, from Name, into *Cluster, to Name, rate int64, progress func(done, total int64)) error {
 	return c.pool(ctx, from.Pool, func(src *rados.IOContext) error {
-		return c.pool(ctx, to.Pool, func(dst *rados.IOContext) error {
+		return into.pool(ctx, to.Pool, func(dst *rados.IOContext) error {
 			s, err := openScan(src, from, "")
 			if err != nil {
 				return err

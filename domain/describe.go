@@ -3,6 +3,7 @@
 package domain
 
 import (
+	"net"
 	"strings"
 
 	"libvirt.org/go/libvirt"
@@ -30,6 +31,10 @@ type DiskInfo struct {
 	Cache  string
 	Source string // what a disk that is not in Ceph is
 	QoS    QoS
+	// Conf and Monitors say in which cluster it is: the ceph.conf that it names, "" for
+	// the default, and the monitors, each HOST:PORT, with commas between.
+	Conf     string
+	Monitors string
 }
 
 // states are virsh's words.
@@ -117,6 +122,14 @@ func describe(d *libvirtxml.DomainDisk) DiskInfo {
 	}
 	if source := rbdSource(d); source != nil {
 		info.Pool, info.Image, _ = strings.Cut(source.Name, "/")
+		if source.Config != nil {
+			info.Conf = source.Config.File
+		}
+		all := make([]string, len(source.Hosts))
+		for i, m := range source.Hosts {
+			all[i] = net.JoinHostPort(m.Name, m.Port)
+		}
+		info.Monitors = strings.Join(all, ",")
 		return info
 	}
 	switch {

@@ -1,6 +1,6 @@
 // A machine's definition with a disk in another place: from a file of its host into
-// Ceph, and back, and from one image there to another. What the guest sees of the disk stays as it was: target, address,
-// serial, boot order; and so do its limits.
+// Ceph, and back, and from one image there to another. What the guest sees of the disk
+// stays as it was: target, address, serial, boot order; and so do its limits.
 
 package domain
 
@@ -65,8 +65,8 @@ func Unadopt(text, target, file, format string) (string, error) {
 	})
 }
 
-// Move puts the disk at with.Target, which is in Ceph, into another image there. Its
-// driver stays as it was, too. One that is there already is [ErrExists]. A drive, and a
+// Move puts the disk at with.Target, which is in Ceph, into another image there, or in
+// another cluster. Its driver stays as it was, too. One that is there already is [ErrExists]. A drive, and a
 // disk that cannot be copied by itself, is [ErrInvalid].
 func Move(text string, with Disk) (string, error) {
 	return relocate(text, with.Target, func(d *libvirtxml.Domain, own *libvirtxml.DomainDisk) error {
@@ -75,7 +75,7 @@ func Move(text string, with Disk) (string, error) {
 		switch {
 		case s == nil:
 			return invalid(object, "is not in Ceph")
-		case s.Name == with.Pool+"/"+with.Image:
+		case s.Name == with.Pool+"/"+with.Image && sameConfig(s.Config, with.Conf):
 			return &Error{Object: object, Kind: ErrExists, Reason: "is in " + s.Name + " already"}
 		case own.Device != "" && own.Device != "disk":
 			return invalid(object, "is a drive (%s), not a disk", own.Device)

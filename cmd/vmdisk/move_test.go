@@ -14,6 +14,7 @@ func TestMoveUsage(t *testing.T) {
 		{[]string{"move", "web1", "vda"}, 22, "POOL is missing"},
 		{[]string{"move", "web1", "vda", "ssd", "extra"}, 22, "extra"},
 		{[]string{"move", "web1", "vda", "ssd", "--bandwidth", "fast"}, 22, "fast"},
+		{[]string{"move", "web1", "vda", "ssd", "--to-id", "other"}, 22, "--to-conf"},
 		{[]string{"move", "no such machine", "vda", "vms"}, 2, "no such machine"},
 	} {
 		stdout, stderr, code := vmdiskIs(t, append(tt.args, "--progress", "none")...)

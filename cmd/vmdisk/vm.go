@@ -75,6 +75,9 @@ func describeVM(vm vmdisk.VM) string {
 	fmt.Fprintf(&b, "name   %s\nuuid   %s\nstate  %s\nhost   %s", vm.Name, vm.UUID, vm.State, vm.Host)
 	for _, d := range vm.Disks {
 		what := "not in Ceph"
+		if d.Source != "" {
+			what = d.Source + ", not in this cluster"
+		}
 		if d.Pool != "" {
 			what = fmt.Sprintf("%s/%s, %s, cache %s, %s", d.Pool, d.Image, disk.FormatSize(d.Size), d.Cache, d.Role)
 		}
