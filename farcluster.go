@@ -5,6 +5,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -85,7 +86,8 @@ func (h *Host) actThere(ctx context.Context, on *session, a action) error {
 		return err
 	}
 	a.In = nil
-	if a.Verb == actRemove || a.Verb == actDropMoved {
+	switch a.Verb {
+	case actRemove, actDropMoved:
 		// Who wrote it may have died just now; what it had in the journal there fences it.
 		if _, err := far.repairLeft(ctx, there, far.cfg.VMPool, a.VM); err != nil {
 			return err
@@ -97,12 +99,22 @@ func (h *Host) actThere(ctx context.Context, on *session, a action) error {
 		if gone(err) != nil {
 			return err
 		}
+	case actAbortCopy:
+		// QEMU would wait for what it has sent there, and the guest with it.
+		if _, err := there.cluster.FullPools(ctx); err != nil {
+			return fmt.Errorf("the guest would wait for the other cluster if the copy was aborted now: %w", err)
+		}
 	}
-	err = far.act(ctx, there, a)
-	if err == nil && a.Verb == actPutInImage {
-		err = h.onHost(ctx, on, a, func(conn *libvirt.Connect) error { return h.recorded(ctx, on, conn, a, nil) })
+	if err := far.act(ctx, there, a); err != nil || a.Verb != actPutInImage {
+		return err
 	}
-	return err
+	return h.onHost(ctx, on, a, func(conn *libvirt.Connect) error {
+		was, err := there.cluster.Machine(ctx, far.cfg.VMPool, a.VM)
+		if err == nil && was.Host != a.Host { // it was there before this disk, on another host
+			err = far.recordHere(ctx, &session{cluster: there.cluster, conn: conn, host: a.Host}, a.VM, was)
+		}
+		return h.recorded(ctx, on, conn, a, err)
+	})
 }
 
 // recordedThere has the other cluster's record of a machine follow, too.

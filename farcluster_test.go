@@ -4,9 +4,11 @@ package vmdisk
 
 import (
 	"context"
+	"errors"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/domain"
 	"github.com/vmdisk/vmdisk/lab"
+	"github.com/vmdisk/vmdisk/secret"
 )
 
 // farLab is another lab's cluster, for one test.
@@ -26,7 +29,14 @@ func farLab(t *testing.T) *lab.Lab {
 	farConf = l.Conf
 	t.Cleanup(func() {
 		farConf = ""
-		must(t, l.Down(context.WithoutCancel(t.Context())))
+		ctx := context.WithoutCancel(t.Context())
+		for _, host := range testLab.Hosts {
+			conn, err := domain.Connect(ctx, host.URI, 0)
+			must(t, err)
+			must(t, secret.Remove(conn, secret.UUID(l.FSID, "cinder")))
+			_, _ = conn.Close()
+		}
+		must(t, l.Down(ctx))
 		_ = os.Remove(dir) // which the lab has not made
 	})
 	return l
@@ -247,4 +257,75 @@ func TestMoveToAnotherClusterHostGone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A config drive goes, too, while the machine is off; then nothing of it is left.
+func TestMoveConfigDriveToAnotherCluster(t *testing.T) {
+	there := farLab(t)
+	h, far := open(t, 0), openFar(t, 0, there.Conf)
+	vm := bootOf(t, h, BootOptions{Image: "guest", Memory: guestMemory, ConfigDrive: &disk.ConfigDrive{UserData: []byte("#!/bin/sh\n")}})
+	_, err := h.MoveDisk(t.Context(), vm.Name, "vdb", disk.VMPool, into(there.Conf))
+	refuses(t, err, disk.ErrInvalid, "stop it first")
+	_, err = h.MoveDisk(t.Context(), vm.Name, "vda", disk.VMPool, into(there.Conf))
+	must(t, err)
+	stopped(t, h, vm)
+	m, err := h.MoveDisk(t.Context(), vm.Name, "vdb", disk.VMPool, into(there.Conf))
+	if err != nil || m.Role != disk.RoleConfig {
+		t.Fatalf("moved %+v: %v", m, err)
+	}
+	if hasRecord(t, h, vm.UUID) {
+		t.Error("its record did not go with its disks")
+	}
+	starts(t, far, vm)
+	removed, err := far.Remove(t.Context(), vm.UUID)
+	if err != nil || len(removed.Images) != 2 {
+		t.Errorf("removed %+v: %v", removed, err)
+	}
+}
+
+// The other cluster falls silent while a disk is copied into it: the guest notices nothing,
+// and what was copied goes when that answers again.
+func TestFarClusterFallsSilent(t *testing.T) {
+	there := farLab(t)
+	h, hasty := open(t, 0), impatient(t, 0, silence, nil)
+	hasty.leastPatience = 0
+	vm := guest(t, h)
+	f, c := fixture{VM: vm.Name, UUID: vm.UUID}, consoleOf(vm.Name)
+	c.writes(t, 0, "vda")
+	was := stateNow(t)
+	done := make(chan error, 1)
+	f.copies(t, c, func() {
+		go func() {
+			_, err := hasty.MoveDisk(t.Context(), vm.Name, "vda", disk.VMPool, MoveOptions{Ceph: into(there.Conf).Ceph, Bandwidth: 1 << 20})
+			done <- err
+		}()
+	})
+	parts := []lab.Part{there.Mon(), there.OSD(0)}
+	for _, p := range parts {
+		must(t, p.Freeze(t.Context()))
+	}
+	thaw := sync.OnceFunc(func() {
+		for _, p := range parts {
+			must(t, p.Thaw(context.WithoutCancel(t.Context())))
+		}
+	})
+	t.Cleanup(thaw)
+	c.writes(t, 0, "vda")
+	err := <-done
+	var e *Error
+	if !errors.As(err, &e) || len(e.Left) == 0 {
+		t.Errorf("error is %v", err)
+	}
+	c.writes(t, 0, "vda")
+	thaw()
+	for ctx := waiting(t); ; must(t, sleep(ctx, 200*time.Millisecond)) {
+		_, err := open(t, 0).Repair(ctx, RepairOptions{VM: vm.Name})
+		if err == nil && !leftInJournal(t, h) {
+			break
+		}
+	}
+	c.writes(t, 0, "vda")
+	_, err = openFar(t, 0, there.Conf).Repair(t.Context(), RepairOptions{})
+	must(t, err)
+	was.unchanged(t)
 }

@@ -259,7 +259,9 @@ func (m *moving) fits(ctx context.Context) error {
 	switch {
 	case m.To == m.From && m.in == nil:
 		return &domain.Error{Object: m.Target + " of " + m.VM, Kind: domain.ErrExists, Reason: "is in pool " + m.To + " already"}
-	case m.Role == disk.RoleConfig || m.Role == disk.RoleRescue:
+	case m.Role == disk.RoleConfig && m.in != nil && m.Running:
+		return badInput("%s of %s is its config drive, which nobody can take from a guest that runs; stop it first", m.Target, m.VM)
+	case m.Role == disk.RoleConfig && m.in == nil, m.Role == disk.RoleRescue:
 		return badInput("%s of %s is its %s disk, which is made anew and not moved", m.Target, m.VM, m.Role)
 	case m.To == disk.ImagePool || m.To == m.into.cfg.BackupPool:
 		return badInput("pool %s is for other things than disks", m.To)

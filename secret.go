@@ -75,8 +75,11 @@ func (h *Host) secretStep(on *session, uri string, out *secret.Secret) step {
 			return err
 		},
 	}
-	id := h.secretUUID(on.cluster)
-	if there, err := secret.Exists(on.conn, id, on.cluster.User()); err == nil && !there {
+	id, user := h.secretUUID(on.cluster), on.cluster.User()
+	if h.secretBeside(on.cluster) != "" {
+		user = "" // what has another UUID is another cluster's
+	}
+	if there, err := secret.Exists(on.conn, id, user); err == nil && !there {
 		s.back = []action{{Verb: actRemoveSecret, Secret: id, Host: on.host, URI: uri}}
 	}
 	return s

@@ -177,24 +177,31 @@ func (c *Cluster) Fill(ctx context.Context, n Name, progress func(done, total in
 		return err
 	}
 	moved := make(chan struct{}, 1)
-	done := c.leave(func() error {
-		return c.pool(context.WithoutCancel(ctx), n.Pool, func(io *rados.IOContext) error {
-			return withProgress(context.WithoutCancel(ctx), func(done, total int64) {
-				select {
-				case moved <- struct{}{}:
-				default:
-				}
-				if progress != nil && ctx.Err() == nil {
-					progress(done, total)
-				}
-			}, func(w *watched) error { return w.execute(io, n) })
+	start := func() <-chan error {
+		return c.leave(func() error {
+			return c.pool(context.WithoutCancel(ctx), n.Pool, func(io *rados.IOContext) error {
+				return withProgress(context.WithoutCancel(ctx), func(done, total int64) {
+					select {
+					case moved <- struct{}{}:
+					default:
+					}
+					if progress != nil && ctx.Err() == nil {
+						progress(done, total)
+					}
+				}, func(w *watched) error { return w.execute(io, n) })
+			})
 		})
-	})
+	}
+	done, again := start(), false
 	for {
 		select {
 		case err := <-done:
 			if err != nil && c.isWhole(ctx, n) { // one that was left to itself was faster
 				return nil
+			}
+			if is(err, ErrInvalid) && !again { // or is just about to be at its end
+				done, again = start(), true
+				continue
 			}
 			if away := f.Origin.same(ctx); err != nil && away != nil {
 				return away

@@ -79,7 +79,7 @@ func Move(text string, with Disk) (string, error) {
 			return &Error{Object: object, Kind: ErrExists, Reason: "is in " + s.Name + " already"}
 		case own.Device != "" && own.Device != "disk":
 			return invalid(object, "is a drive (%s), not a disk", own.Device)
-		case own.ReadOnly != nil:
+		case own.ReadOnly != nil && sameConfig(s.Config, with.Conf):
 			return invalid(object, "is read-only: nothing is written to it that would have to move")
 		}
 		if why := alone(own); why != "" {

@@ -84,6 +84,7 @@ func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key
 			s.UUID = other
 			return s, Kept, nil
 		case other != id && beside == "":
+			s.UUID = other
 			return s, Kept, fmt.Errorf("libvirt secret %q is %s on this host, not %s, and its key may be another cluster's; "+
 				"if it is this cluster's, say so: --secret-uuid %s; if not: --secret-uuid %s", s.Usage, other, id, other, id)
 		case other != id:
@@ -112,7 +113,7 @@ func Ensure(ctx context.Context, conn *libvirt.Connect, id, user string, key Key
 // UUID is; nil if there is neither. The caller frees it.
 func find(conn *libvirt.Connect, id, user string) (s *libvirt.Secret, is string, err error) {
 	s, err = conn.LookupSecretByUUIDString(id)
-	if errors.Is(err, libvirt.ERR_NO_SECRET) {
+	if errors.Is(err, libvirt.ERR_NO_SECRET) && user != "" {
 		s, err = conn.LookupSecretByUsage(libvirt.SECRET_USAGE_TYPE_CEPH, Usage(user))
 	}
 	if errors.Is(err, libvirt.ERR_NO_SECRET) {
@@ -141,7 +142,7 @@ func define(conn *libvirt.Connect, s Secret) (*libvirt.Secret, error) {
 }
 
 // Exists says whether a host has the secret with a UUID or, under another, one of the
-// user's, whatever its key.
+// user's, if that is not "", whatever its key.
 func Exists(conn *libvirt.Connect, id, user string) (bool, error) {
 	s, _, err := find(conn, id, user)
 	if err != nil || s == nil {
