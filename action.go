@@ -100,7 +100,7 @@ type action struct {
 	// Client is the address of a process of ours.
 	Client string `json:"client,omitempty"`
 	// In is the cluster of Image if that is another than the journal's, Also one in which
-	// VM may have a record, too.
+	// VM may have a record, too, should its host be gone.
 	In   *cephPlace `json:"in,omitempty"`
 	Also *cephPlace `json:"also,omitempty"`
 	// File is on Host, as QEMU reads it in Format. If it is to be kept, it was there before.
@@ -209,8 +209,7 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 	case actBringBack:
 		return bringBack(ctx, on.cluster, n, a.ID)
 	case actEnd:
-		_, err := h.repairLeft(ctx, on, h.cfg.VMPool, a.VM)
-		return err
+		return h.endWork(ctx, on, a.VM)
 	case actTidyTrash:
 		return tidyTrashed(ctx, on.cluster, n, a.ID)
 	}
@@ -243,11 +242,7 @@ func (h *Host) act(ctx context.Context, on *session, a action) error {
 		case actPutInCeph:
 			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Adopt))
 		case actPutInImage:
-			err := h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Move))
-			if err == nil {
-				err = h.recordedThere(ctx, on, conn, a)
-			}
-			return err
+			return h.recorded(ctx, on, conn, a, h.putInCeph(ctx, on, conn, n, a, domain.Move))
 		case actPutInFile:
 			return h.recorded(ctx, on, conn, a, putInFile(ctx, conn, a))
 		case actAbortCopy:

@@ -186,6 +186,11 @@ func (c *crossing) pause(ctx context.Context) error {
 	if err := c.roomLeft(ctx, 0); err != nil { // to stop would be to wait
 		return err
 	}
+	if c.into != nil && c.into != c.cluster { // as it would for one that does not answer
+		if _, err := c.into.FullPools(ctx); err != nil {
+			return err
+		}
+	}
 	c.stoodSince = time.Now()
 	if !c.settle.Paused {
 		if err := domain.Suspend(ctx, c.conn, c.vm.UUID); err != nil {
@@ -265,10 +270,11 @@ func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Co
 	if err != nil {
 		return err
 	}
-	arrived := a.arrived(now.Kept)
+	is := now.Kept
 	if now.Running {
-		arrived = a.arrived(now.Live)
+		is = now.Live
 	}
+	arrived := a.arrived(is)
 	if !arrived && now.Copying {
 		abort := a
 		if abort.Verb = actAbortCopy; a.Verb == actSettleEject {
@@ -277,6 +283,9 @@ func (h *Host) settleCrossing(ctx context.Context, on *session, conn *libvirt.Co
 		if err := h.act(ctx, on, abort); err != nil {
 			return err
 		}
+	}
+	if a.Verb == actSettleMove && !arrived && is.Pool+"/"+is.Image != a.Was { // it has gone on since
+		return nil
 	}
 	settled, loser := a.sides(arrived)
 	if err := h.act(ctx, on, settled); err != nil {

@@ -6,6 +6,7 @@ package vmdisk
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/vmdisk/vmdisk/disk"
@@ -66,6 +67,9 @@ func (d *detach) prepare(ctx context.Context, vm, volume string) (err error) {
 	}
 	var live, kept bool
 	d.target, live, kept, err = domain.Plugged(ctx, d.conn, info.UUID, d.volume.Pool, d.volume.Image)
+	if slices.ContainsFunc(info.Disks, func(i domain.DiskInfo) bool { return i.Target == d.target && abroad(i) }) {
+		return refuseAbroad(info.Name, info.Disks)
+	}
 	if err != nil || live || kept {
 		return err
 	}

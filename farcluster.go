@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/vmdisk/vmdisk/disk"
 	"github.com/vmdisk/vmdisk/secret"
@@ -36,47 +37,61 @@ func cephPlaceOf(c disk.Config) (p cephPlace, err error) {
 }
 
 // far is the same host with another cluster, kept until Close.
-func (h *Host) far(ctx context.Context, p cephPlace) (*Host, error) {
+func (h *Host) far(ctx context.Context, p cephPlace) (*Host, *disk.Cluster, error) {
 	own, err := h.Cluster(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	h.cephMu.Lock()
-	defer h.cephMu.Unlock()
-	if far := h.others[p]; far != nil {
-		return far, nil
+	far := h.others[p]
+	h.cephMu.Unlock()
+	if far != nil {
+		cluster, err := far.Cluster(ctx)
+		return far, cluster, err
 	}
 	cfg := h.cfg
 	cfg.Ceph = disk.Config{Conf: p.Conf, User: p.User, Keyring: p.Keyring, Timeout: h.cfg.Ceph.Timeout}
-	far := newHost(cfg)
+	cfg.Wait = false // two that have a cluster each would wait for each other
+	far = newHost(cfg)
 	cluster, err := far.Cluster(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if cluster.FSID() == own.FSID() {
-		return nil, errors.Join(badInput("%s leads to the same cluster, %s; name only another pool", p.Conf, own.FSID()), far.Close())
+		return nil, nil, errors.Join(badInput("%s leads to the same cluster, %s; name only another pool", p.Conf, own.FSID()), far.Close())
 	}
 	// The host's secret for a user of this name may be that of the other cluster.
 	far.cfg.SecretUUID = secret.UUID(cluster.FSID(), cluster.User())
 	far.leastPatience, far.unwritten = h.leastPatience, h.unwritten
+	h.cephMu.Lock()
+	defer h.cephMu.Unlock()
+	if first := h.others[p]; first != nil { // somebody was faster
+		err := far.Close()
+		cluster, openErr := first.Cluster(ctx)
+		return first, cluster, errors.Join(err, openErr)
+	}
 	if h.others == nil {
 		h.others = map[cephPlace]*Host{}
 	}
 	h.others[p] = far
-	return far, nil
+	return far, cluster, nil
+}
+
+// here is where a Host's own cluster is, for one of another.
+func (h *Host) here(cluster *disk.Cluster) (cephPlace, error) {
+	return cephPlaceOf(disk.Config{Conf: cluster.Conf(), User: cluster.User(), Keyring: h.cfg.Ceph.Keyring})
 }
 
 // farSession is a session with another cluster, and with on's host. It ends with on.
 func (h *Host) farSession(ctx context.Context, on *session, p cephPlace) (*Host, *session, error) {
-	far, err := h.far(ctx, p)
+	far, cluster, err := h.far(ctx, p)
 	if err != nil {
 		return nil, nil, err
 	}
 	if err := on.openHost(ctx, h); err != nil {
 		return nil, nil, err
 	}
-	cluster, err := far.Cluster(ctx)
-	return far, &session{cluster: cluster, conn: on.conn, host: on.host}, err
+	return far, &session{cluster: cluster, conn: on.conn, host: on.host}, nil
 }
 
 // actThere does an action in the cluster that it names.
@@ -117,17 +132,22 @@ func (h *Host) actThere(ctx context.Context, on *session, a action) error {
 	})
 }
 
-// recordedThere has the other cluster's record of a machine follow, too.
-func (h *Host) recordedThere(ctx context.Context, on *session, conn *libvirt.Connect, a action) error {
-	if a.Also == nil {
-		return nil
+// endWork brings to an end what was interrupted on a machine, and is an error if somebody
+// else still works on it.
+func (h *Host) endWork(ctx context.Context, on *session, vm string) error {
+	if _, err := h.repairLeft(ctx, on, h.cfg.VMPool, vm); err != nil {
+		return err
 	}
-	far, there, err := h.farSession(ctx, on, *a.Also)
+	all, err := on.cluster.Operations(ctx, h.cfg.VMPool)
 	if err != nil {
 		return err
 	}
-	there.conn, there.host = conn, a.Host
-	return far.follow(ctx, there, a.VM)
+	for _, o := range all {
+		if slices.Contains(o.Leases, h.cfg.VMPool+"/"+vm) && !o.Holder.IsSelf() {
+			return &disk.HeldError{Operation: o}
+		}
+	}
+	return nil
 }
 
 // follow brings a machine's record up to date; that of a machine whose disks are all in
@@ -141,11 +161,7 @@ func (h *Host) follow(ctx context.Context, on *session, vm string) error {
 
 // voidThere is in place of an action in another cluster if its host does not answer.
 func (h *Host) voidThere(ctx context.Context, a action) error {
-	far, err := h.far(ctx, *a.In)
-	if err != nil {
-		return err
-	}
-	cluster, err := far.Cluster(ctx)
+	far, cluster, err := h.far(ctx, *a.In)
 	if err != nil {
 		return err
 	}

@@ -100,6 +100,9 @@ func TestMoveToAnotherCluster(t *testing.T) {
 			t.Errorf("the cluster of %s has no record", mustCluster(t, one).Conf())
 		}
 	}
+	if r, err := far.Repair(t.Context(), RepairOptions{}); err != nil || r.Changed() {
+		t.Errorf("its record is not what it is: %+v, %v", r, err)
+	}
 	if seen, err := h.VM(t.Context(), vm.Name); err != nil || seen.Disks[0].Pool != "" || seen.Disks[1].Pool != v.Pool {
 		t.Errorf("with the first cluster it has %+v: %v", seen.Disks, err)
 	}
@@ -217,6 +220,7 @@ func TestMoveToAnotherClusterHostGone(t *testing.T) {
 		moved bool
 	}{
 		{point{"define", 1, after}, false},
+		{point{"pivot", 1, before}, true},
 		{point{"remove", 1, before}, true},
 	} {
 		t.Run(tt.at.String(), func(t *testing.T) {
@@ -328,4 +332,25 @@ func TestFarClusterFallsSilent(t *testing.T) {
 	_, err = openFar(t, 0, there.Conf).Repair(t.Context(), RepairOptions{})
 	must(t, err)
 	was.unchanged(t)
+}
+
+// The command that moves a disk dies, and the next one is of the other cluster: the move is
+// brought to an end before that does anything.
+func TestFarCommandAfterMoveDied(t *testing.T) {
+	there := farLab(t)
+	h, far := open(t, 0), openFar(t, 0, there.Conf)
+	vm := idle(t, h, "moved")
+	_, err := h.Start(t.Context(), vm.UUID)
+	must(t, err)
+	must(t, dies(movePairs[2].do.process(fixture{VM: vm.Name, UUID: vm.UUID, Far: there.Conf}, point{"pivot", 1, after})))
+	_, err = far.Stop(t.Context(), vm.UUID, true)
+	must(t, err)
+	missing(t, h, disk.Name{Pool: disk.VMPool, Image: disk.RootDiskName(vm.UUID)})
+	if leftInJournal(t, h) || hasRecord(t, h, vm.UUID) || !hasRecord(t, far, vm.UUID) {
+		t.Error("the move is not over")
+	}
+	removed, err := far.Remove(t.Context(), vm.UUID)
+	if err != nil || len(removed.Images) != 1 {
+		t.Errorf("removed %+v: %v", removed, err)
+	}
 }

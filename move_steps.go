@@ -25,10 +25,14 @@ func (m *moving) move(ctx context.Context) (err error) {
 	t.steps = func() []step {
 		var all []step
 		if m.in != nil {
-			all = append(all, step{name: "hold", detail: says(m.VM + " in " + m.in.Conf), do: m.hold, back: []action{m.let()}})
+			all = append(all, step{name: "hold", detail: says(m.VM + " in " + m.in.Conf), do: m.hold,
+				back: []action{{Verb: actFollow, VM: m.UUID, Name: m.VM, Host: m.host, In: m.in}, m.let()}})
 		}
-		all = append(all,
-			m.into.secretStep(m.there, "", &m.secret),
+		keep := m.into.secretStep(m.there, "", &m.secret)
+		for i := range keep.back {
+			keep.back[i].In = m.in
+		}
+		all = append(all, keep,
 			step{name: "create", detail: says(m.made().String() + ", " + disk.FormatSize(m.Size)), do: m.create,
 				back: []action{m.onMade(actRemove)}},
 		)
@@ -57,10 +61,21 @@ func (m *moving) move(ctx context.Context) (err error) {
 	return err
 }
 
-// hold keeps others from working on the machine with the other cluster.
+// hold keeps others from working on the machine with the other cluster. If this process
+// dies, whoever does first has to bring the move to an end, which this cluster knows how to.
 func (m *moving) hold(ctx context.Context) (err error) {
-	m.held, err = m.into.lease(ctx, m.into.onMachine(m.there, "move", m.vm, m.made().String()))
-	return err
+	near, err := m.h.here(m.cluster)
+	if err != nil {
+		return err
+	}
+	o, err := m.into.lease(ctx, m.into.onMachine(m.there, "move", m.vm, m.made().String()))
+	if err != nil {
+		return err
+	}
+	m.held, o.touched = o, true // its record follows
+	o.plan.Steps = []planned{{Name: "hold", Back: []action{{Verb: actEnd, VM: m.UUID, Name: m.VM, In: &near}}}}
+	o.plan.Begun = 1
+	return o.write(ctx)
 }
 
 // let lets them again, if this process dies.

@@ -16,16 +16,13 @@ import (
 func (h *Host) settleVoid(ctx context.Context, on *session, a action) error {
 	into := on.cluster
 	if a.In != nil {
-		far, err := h.far(ctx, *a.In)
-		if err != nil {
-			return err
-		}
-		if into, err = far.Cluster(ctx); err != nil {
+		var err error
+		if _, into, err = h.far(ctx, *a.In); err != nil {
 			return err
 		}
 	}
-	for image, cluster := range map[string]*disk.Cluster{a.Was: on.cluster, a.Image: into} {
-		n, err := disk.ParseName(image, "")
+	for i, cluster := range []*disk.Cluster{on.cluster, into} {
+		n, err := disk.ParseName([]string{a.Was, a.Image}[i], "")
 		if err == nil {
 			err = shutOut(ctx, cluster, n)
 		}
@@ -55,11 +52,7 @@ func (h *Host) placeBack(ctx context.Context, on *session, a action) error {
 	if err := h.recordPlace(ctx, on.cluster, h, a); err != nil || a.Also == nil {
 		return err
 	}
-	far, err := h.far(ctx, *a.Also)
-	if err != nil {
-		return err
-	}
-	cluster, err := far.Cluster(ctx)
+	far, cluster, err := h.far(ctx, *a.Also)
 	if err != nil {
 		return err
 	}

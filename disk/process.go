@@ -27,6 +27,13 @@ type Process struct {
 	Ticks     uint64 `json:"ticks"`
 }
 
+// IsSelf says whether it is this process, with whichever connection.
+func (p Process) IsSelf() bool {
+	boot, namespace := surroundings()
+	ticks, err := startOf(os.Getpid())
+	return err == nil && p.PID == os.Getpid() && p.Ticks == ticks && p.Boot == boot && p.Namespace == namespace
+}
+
 func (p Process) String() string {
 	return fmt.Sprintf("pid %d on %s (client.%d, %s)", p.PID, p.Host, p.Client, p.Addr)
 }

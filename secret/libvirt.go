@@ -125,6 +125,10 @@ func find(conn *libvirt.Connect, id, user string) (s *libvirt.Secret, is string,
 	if is, err = s.GetUUIDString(); err != nil {
 		return nil, "", errors.Join(fmt.Errorf("read libvirt secret %q: %w", Usage(user), err), s.Free())
 	}
+	if what, ceph, err := read(s); err != nil || !ceph || user != "" && what.User != user {
+		_ = s.Free()
+		return nil, "", errors.Join(err, fmt.Errorf("libvirt secret %s of this host is not that of client.%s", is, user))
+	}
 	return s, is, nil
 }
 
