@@ -54,8 +54,10 @@ const guestTimeout = 60 * time.Second
 
 // Host is one libvirt host and one Ceph cluster, for use by any number of
 // goroutines. It holds one connection to Ceph, made when first needed, one more as
-// the user of backups, if there are to be any, and as many to libvirt as workflows run at once: two calls at once on one connection to
-// libvirt can wait for each other, and before libvirt 10.4 worse (CVE-2024-4418).
+// the user of backups, if there are to be any, one to each other cluster that a disk was
+// moved to, and as many to libvirt as workflows run at once: two calls at once on one
+// connection to libvirt can wait for each other, and before libvirt 10.4 worse
+// (CVE-2024-4418).
 type Host struct {
 	cfg  Config
 	lent bool // the connections are the caller's
