@@ -202,7 +202,10 @@ func (c *crossing) pause(ctx context.Context) error {
 	for {
 		done, total, err := domain.CopyProgress(ctx, c.conn, c.vm.UUID, c.target)
 		if err == nil && done == total {
-			return nil
+			if err = domain.Flush(waiting, c.conn, c.vm.UUID); err == nil {
+				return nil
+			}
+			return errors.Join(err, c.wake(ctx))
 		}
 		if err == nil {
 			err = sleep(waiting, crossPoll/10)

@@ -48,7 +48,9 @@ func (m *moving) move(ctx context.Context) (err error) {
 		all = append(all, step{name: "remove", detail: m.old().String, do: m.remove, on: []action{m.on(actSettleMove)}})
 		if m.in != nil {
 			follow := action{Verb: actFollow, VM: m.UUID, Name: m.VM, Host: m.host}
-			all = append(all, step{name: "record", detail: says(m.VM + " in " + m.in.Conf), on: []action{follow, m.let()},
+			there := follow
+			there.In = m.in
+			all = append(all, step{name: "record", detail: says(m.VM + " in " + m.in.Conf), on: []action{follow, there, m.let()},
 				do: func(ctx context.Context) error { return m.h.act(ctx, &m.session, follow) }})
 		}
 		return all
