@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -49,7 +50,7 @@ func (c *Cluster) fromSnapshot(ctx context.Context, src Name, f func(from *rados
 		if err != nil {
 			return err
 		}
-		defer img.Close()
+		defer c.closeLater(img)
 		return f(from, img)
 	})
 }
@@ -122,7 +123,7 @@ func removedMeanwhile(from *rados.IOContext, src Name, err error) error {
 	if openErr != nil {
 		return err
 	}
-	defer img.Close()
+	defer closeImage(img, time.Now())
 	if protected, protErr := img.GetSnapshot(src.Snap).IsProtected(); protErr == nil && !protected {
 		return &Error{Op: "clone", Object: src.String(), Kind: ErrNotProtected, Err: err, Reason: "somebody is removing it"}
 	}

@@ -406,10 +406,8 @@ func (c *Cluster) openPool(pool string) (*rados.IOContext, error) {
 func (c *Cluster) within(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.wait)
 	defer cancel()
-	done := make(chan error, 1)
-	go func() { done <- f() }()
 	select {
-	case err := <-done:
+	case err := <-c.leave(f):
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -424,7 +422,7 @@ func (c *Cluster) view(ctx context.Context, n Name, f func(*rbd.Image) error) er
 		if err != nil {
 			return err
 		}
-		defer img.Close()
+		defer c.closeLater(img)
 		return f(img)
 	})
 }
@@ -436,7 +434,7 @@ func (c *Cluster) edit(ctx context.Context, n Name, f func(*rbd.Image) error) er
 		if err != nil {
 			return err
 		}
-		defer img.Close()
+		defer closeImage(img, time.Now())
 		return f(img)
 	})
 }

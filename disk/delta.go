@@ -6,6 +6,7 @@ package disk
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -169,6 +170,6 @@ func (d delta) between(from, to string) (units, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer img.Close()
+	defer closeImage(img, time.Now())
 	return wholeDiff(img, at, from, d.unit)
 }

@@ -5,6 +5,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -82,7 +83,7 @@ func resizeTo(io *rados.IOContext, n Name, size int64) (changed bool, err error)
 	if err != nil {
 		return false, err
 	}
-	defer img.Close()
+	defer closeImage(img, time.Now())
 	has, err := img.GetSize()
 	if err == nil && int64(has) != size {
 		changed = true

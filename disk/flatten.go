@@ -26,6 +26,7 @@ import (
 	"context"
 	"runtime/cgo"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
@@ -103,7 +104,9 @@ func withBare(io *rados.IOContext, n Name, f func(C.rbd_image_t) C.int) error {
 	if rc < 0 {
 		return syscall.Errno(-rc)
 	}
+	opened := time.Now()
 	rc = f(image)
+	settle(opened)
 	if closed := C.rbd_close(image); rc >= 0 {
 		rc = closed
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -87,8 +88,9 @@ func (c *Cluster) Hold(ctx context.Context, n Name) (release func(), err error) 
 		io.Destroy()
 		return nil, err
 	}
+	opened := time.Now()
 	release = func() {
-		_ = img.Close() // which gives the lock back
+		closeImage(img, opened) // which gives the lock back
 		io.Destroy()
 	}
 	if err := img.LockAcquire(rbd.LockModeExclusive); err != nil {

@@ -1,11 +1,17 @@
-// Opening images. Nothing is opened that is not known to be there: librbd 16.2 ends
-// the process, now and then, when an open fails ("terminate called …
-// std::system_error: Invalid argument").
+// Opening and closing images. In the thread in which an image's opening ends, librbd 16.2
+// still uses the image after it has said so; the image may be closed and freed by then, and
+// the process dies ("terminate called … std::system_error: Invalid argument", or an
+// assertion of glibc's about a mutex or a futex). So nothing is opened that is not known to
+// be there, and nothing is closed as soon as it is open. librados_thread_count=1 would keep
+// the order, but unprotecting a snapshot may wait, in that one thread, for another.
+// Source: librbd, ImageState::complete_action_unlock; operation/SnapshotUnprotectRequest,
+// which calls wait_for_latest_osdmap.
 
 package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/ceph/go-ceph/rados"
 	"github.com/ceph/go-ceph/rbd"
@@ -25,6 +31,31 @@ func openImage(io *rados.IOContext, n Name, open opener) (*rbd.Image, error) {
 		return nil, wrap("open", n.String(), err)
 	}
 	return img, toSnapshot(img, n)
+}
+
+// An image that others see is kept open for settleTime at least, far longer than a thread
+// of ours waits for a processor; one that is only read stays open for idleTime, since that
+// costs nobody anything.
+const (
+	settleTime = 20 * time.Millisecond
+	idleTime   = time.Second
+)
+
+// closeImage closes an image that was opened at a time. What close says is that something
+// could not be given back, which the OSDs do by themselves after a while.
+func closeImage(img *rbd.Image, opened time.Time) {
+	settle(opened)
+	_ = img.Close()
+}
+
+func settle(opened time.Time) { time.Sleep(time.Until(opened.Add(settleTime))) }
+
+// closeLater closes an image that was only read, and does not wait for that.
+func (c *Cluster) closeLater(img *rbd.Image) {
+	c.leave(func() error {
+		time.Sleep(idleTime)
+		return img.Close()
+	})
 }
 
 // openTrashed opens what is in the trash by its id, for the caller to close.
@@ -51,7 +82,7 @@ func toSnapshot(img *rbd.Image, n Name) error {
 	}
 	err := wrap("open", n.String(), img.SetSnapshot(n.Snap))
 	if err != nil {
-		img.Close()
+		closeImage(img, time.Now())
 	}
 	return err
 }

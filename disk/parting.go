@@ -96,7 +96,7 @@ func (c *Cluster) viewID(ctx context.Context, n Name, id string, f func(*rbd.Ima
 		if err != nil {
 			return err
 		}
-		defer img.Close()
+		defer c.closeLater(img)
 		return f(img)
 	})
 }

@@ -44,10 +44,9 @@ type presence struct {
 // watch is a watch and what it needs.
 type watch struct {
 	io    *rados.IOContext
+	on    *observer // nil while it is lost
 	work  func() []string
 	asked func(notice []byte) // by who has something to say besides
-	mu    sync.Mutex
-	w     *rados.Watcher
 	stop  chan struct{}
 	done  sync.WaitGroup
 }
@@ -68,10 +67,11 @@ func (c *Cluster) show(pool string) error {
 		return c.explainCaps(pool, wrap("write journal of", "pool "+pool, err))
 	}
 	w := &watch{io: io, work: c.worksOn, asked: c.asked, stop: make(chan struct{})}
-	if err := w.begin(); err != nil {
+	if w.on, err = observe(io, journalObject); err != nil {
 		io.Destroy()
 		return c.explainCaps(pool, wrap("watch journal of", "pool "+pool, err))
 	}
+	w.done.Go(w.serve)
 	if c.presence.pools == nil {
 		c.presence.pools = map[string]*watch{}
 	}
@@ -79,48 +79,43 @@ func (c *Cluster) show(pool string) error {
 	return nil
 }
 
-// begin watches, and answers whoever asks. A watch that is lost is made again; if
-// that was too late, the next change to the journal will say so.
-func (w *watch) begin() (err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended() {
-		return nil
-	}
-	if w.w, err = w.io.Watch(journalObject); err != nil {
-		return err
-	}
-	events, lost := w.w.Events(), w.w.Errors()
-	w.done.Go(func() { w.serve(events, lost) })
-	return nil
-}
-
-func (w *watch) serve(events <-chan rados.NotifyEvent, lost <-chan error) {
-	for {
+// serve answers whoever asks. A watch that is lost is made again; if that was too late,
+// the next change to the journal will say so.
+func (w *watch) serve() {
+	for w.again() {
 		select {
 		case <-w.stop:
+			w.on.end()
 			return
-		case e, ok := <-events:
-			if !ok {
-				return
-			}
-			w.asked(e.Data)
-			_ = e.Ack([]byte(strings.Join(w.work(), "\n"))) // who asked sees it or asks again
-		case err := <-lost:
-			if err == nil {
-				return // closed
-			}
-			w.forget()
-			for w.begin() != nil { // the OSD may be away for longer
-				select {
-				case <-w.stop:
-					return
-				case <-time.After(time.Second):
-				}
-			}
-			return
+		case <-w.on.bell:
+		}
+		said, lost := w.on.take()
+		for _, n := range said {
+			w.asked(n.text)
+			w.on.answer(n, strings.Join(w.work(), "\n"))
+		}
+		if lost {
+			w.on.end()
+			w.on = nil
 		}
 	}
+}
+
+// again watches again if the watch is lost, until it does or is not wanted any more: the
+// OSD may be away for longer.
+func (w *watch) again() bool {
+	for w.on == nil {
+		var err error
+		if w.on, err = observe(w.io, journalObject); err == nil {
+			break
+		}
+		select {
+		case <-w.stop:
+			return false
+		case <-time.After(time.Second):
+		}
+	}
+	return true
 }
 
 // end takes this process's watches away, all at once: each may wait for an OSD.
@@ -137,53 +132,8 @@ func (p *presence) end() {
 
 func (w *watch) end() {
 	close(w.stop)
-	w.forget()
 	w.done.Wait()
 	w.io.Destroy()
-}
-
-func (w *watch) ended() bool {
-	select {
-	case <-w.stop:
-		return true
-	default:
-		return false
-	}
-}
-
-// forget takes the watch away, if there is one. At worst it expires. What is said until
-// then is taken, and not heard: go-ceph closes the channels that it is said on.
-func (w *watch) forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.w == nil {
-		return
-	}
-	events, lost := w.w.Events(), w.w.Errors()
-	for taken := true; taken; {
-		select {
-		case <-events:
-		case err := <-lost:
-			_ = err // the watch goes anyway
-		default:
-			taken = false
-		}
-	}
-	deleted := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-events:
-			case err := <-lost:
-				_ = err
-			case <-deleted:
-				return
-			}
-		}
-	}()
-	_ = w.w.Delete()
-	close(deleted)
-	w.w = nil
 }
 
 // members asks the journal of a pool who is there, by client. One that it does not

@@ -35,6 +35,7 @@ import "C"
 import (
 	"fmt"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"github.com/ceph/go-ceph/rados"
@@ -48,6 +49,7 @@ type rawImage struct {
 	size      int64
 	chunk     int64 // the size of an object
 	blockName string
+	opened    time.Time
 	striped   bool // an object does not hold one contiguous piece of the image
 }
 
@@ -63,6 +65,7 @@ func openRawImage(ioctx *rados.IOContext, name string) (*rawImage, error) {
 
 // stat reads what an open image is like; on failure it is closed.
 func (r *rawImage) stat() error {
+	r.opened = time.Now()
 	var info C.rbd_image_info_t
 	rc := C.rbd_stat(r.image, &info, C.sizeof_rbd_image_info_t)
 	var unit, count C.uint64_t
@@ -73,6 +76,7 @@ func (r *rawImage) stat() error {
 		rc = C.rbd_get_stripe_count(r.image, &count)
 	}
 	if rc < 0 {
+		settle(r.opened)
 		C.rbd_close(r.image)
 		return r.fail("stat", rc)
 	}
@@ -84,6 +88,7 @@ func (r *rawImage) stat() error {
 
 // close waits for the writes, gives up the exclusive lock and closes.
 func (r *rawImage) close() error {
+	settle(r.opened)
 	if rc := C.rbd_close(r.image); rc < 0 {
 		return r.fail("close", rc)
 	}

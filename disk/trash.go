@@ -190,7 +190,7 @@ func (c *Cluster) DropTrashedSnapshots(ctx context.Context, t Trashed, which fun
 		if err != nil {
 			return err
 		}
-		defer img.Close()
+		defer closeImage(img, time.Now())
 		if err := refuseClones(img, n, " (in the trash)"); err != nil {
 			return err
 		}
