@@ -9,10 +9,14 @@ package disk
 #include <rados/librados.h>
 #include <rbd/librbd.h>
 
-extern int vmdiskProgress(uint64_t done, uint64_t total, void *arg);
+extern int vmdiskProgress(uint64_t done, uint64_t total, uintptr_t handle);
+
+static int progressed(uint64_t done, uint64_t total, void *arg) {
+	return vmdiskProgress(done, total, (uintptr_t)arg);
+}
 
 static int migrate(rados_ioctx_t io, const char *name, uintptr_t handle) {
-	return rbd_migration_execute_with_progress(io, name, vmdiskProgress, (void *)handle);
+	return rbd_migration_execute_with_progress(io, name, progressed, (void *)handle);
 }
 */
 import "C"

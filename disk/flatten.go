@@ -9,15 +9,20 @@ package disk
 #include <rados/librados.h>
 #include <rbd/librbd.h>
 
-extern int vmdiskProgress(uint64_t done, uint64_t total, void *arg);
+extern int vmdiskProgress(uint64_t done, uint64_t total, uintptr_t handle);
 
-// The handle of a Go value is a number and not an address: it is made one here.
+// The handle of a Go value is a number and not an address: Go must never hold one as a
+// pointer.
+static int progressed(uint64_t done, uint64_t total, void *arg) {
+	return vmdiskProgress(done, total, (uintptr_t)arg);
+}
+
 static int flatten(rbd_image_t image, uintptr_t handle) {
-	return rbd_flatten_with_progress(image, vmdiskProgress, (void *)handle);
+	return rbd_flatten_with_progress(image, progressed, (void *)handle);
 }
 
 static int rollback(rbd_image_t image, const char *snap, uintptr_t handle) {
-	return rbd_snap_rollback_with_progress(image, snap, vmdiskProgress, (void *)handle);
+	return rbd_snap_rollback_with_progress(image, snap, progressed, (void *)handle);
 }
 */
 import "C"
@@ -67,8 +72,8 @@ func withProgress(ctx context.Context, progress func(done, total int64), f func(
 }
 
 //export vmdiskProgress
-func vmdiskProgress(done, total C.uint64_t, arg unsafe.Pointer) C.int {
-	w := cgo.Handle(uintptr(arg)).Value().(*watched)
+func vmdiskProgress(done, total C.uint64_t, handle C.uintptr_t) C.int {
+	w := cgo.Handle(handle).Value().(*watched)
 	if w.progress != nil { // also if it is to stop: something was done
 		w.progress(int64(done), int64(total))
 	}

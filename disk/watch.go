@@ -8,18 +8,19 @@ package disk
 #include <stdlib.h>
 #include <rados/librados.h>
 
-extern void vmdiskNotified(void *arg, uint64_t id, void *data, size_t len);
-extern void vmdiskLost(void *arg);
+extern void vmdiskNotified(uintptr_t key, uint64_t id, void *data, size_t len);
+extern void vmdiskLost(uintptr_t key);
+
+// A key is a number and not an address: Go must never hold one as a pointer.
 
 static void notified(void *arg, uint64_t id, uint64_t cookie, uint64_t by, void *data, size_t len) {
-	vmdiskNotified(arg, id, data, len);
+	vmdiskNotified((uintptr_t)arg, id, data, len);
 }
 
 static void lost(void *arg, uint64_t cookie, int err) {
-	vmdiskLost(arg);
+	vmdiskLost((uintptr_t)arg);
 }
 
-// The key of a Go value is a number and not an address: it is made one here.
 static int watch(rados_ioctx_t io, const char *object, uint64_t *cookie, uintptr_t key) {
 	return rados_watch3(io, object, cookie, notified, lost, 0, (void *)key);
 }
@@ -100,8 +101,8 @@ func (o *observer) answer(n notification, text string) {
 }
 
 // tell changes what there is to take. It never waits: librados calls it.
-func tell(arg unsafe.Pointer, change func(*observer)) {
-	found, ok := observers.Load(uintptr(arg))
+func tell(key C.uintptr_t, change func(*observer)) {
+	found, ok := observers.Load(uintptr(key))
 	if !ok {
 		return
 	}
@@ -116,12 +117,12 @@ func tell(arg unsafe.Pointer, change func(*observer)) {
 }
 
 //export vmdiskNotified
-func vmdiskNotified(arg unsafe.Pointer, id C.uint64_t, data unsafe.Pointer, n C.size_t) {
+func vmdiskNotified(key C.uintptr_t, id C.uint64_t, data unsafe.Pointer, n C.size_t) {
 	text := C.GoBytes(data, C.int(n))
-	tell(arg, func(o *observer) { o.said = append(o.said, notification{id, text}) })
+	tell(key, func(o *observer) { o.said = append(o.said, notification{id, text}) })
 }
 
 //export vmdiskLost
-func vmdiskLost(arg unsafe.Pointer) {
-	tell(arg, func(o *observer) { o.lost = true })
+func vmdiskLost(key C.uintptr_t) {
+	tell(key, func(o *observer) { o.lost = true })
 }
